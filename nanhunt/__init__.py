@@ -1,0 +1,62 @@
+"""nanhunt: find the first value that broke a PyTorch training run.
+
+    report = nanhunt.hunt(model, step_fn)
+
+or, in a notebook, `%load_ext nanhunt` and then `%nanhunt model step_fn`.
+Importing this package loads nothing but the standard library; torch and
+everything else come in when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from nanhunt.core.hunt import Hunt as Hunt
+    from nanhunt.core.hunt import hunt as hunt
+    from nanhunt.core.hunt import last_report as last_report
+    from nanhunt.errors import NanhuntError as NanhuntError
+    from nanhunt.report import Finding as Finding
+    from nanhunt.report import Report as Report
+    from nanhunt.report import TensorStats as TensorStats
+    from nanhunt.report import load_report as load_report
+
+_HOME = {
+    "Hunt": "nanhunt.core.hunt",
+    "hunt": "nanhunt.core.hunt",
+    "last_report": "nanhunt.core.hunt",
+    "NanhuntError": "nanhunt.errors",
+    "Finding": "nanhunt.report",
+    "Report": "nanhunt.report",
+    "TensorStats": "nanhunt.report",
+    "load_report": "nanhunt.report",
+}
+
+__all__ = [*_HOME, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'nanhunt' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """Called by `%load_ext nanhunt`."""
+    from nanhunt.magics import load
+
+    load(ipython)
+
+
+def unload_ipython_extension(ipython: Any) -> None:
+    """Called by `%unload_ext nanhunt`."""
+    from nanhunt.magics import unload
+
+    unload(ipython)

@@ -1,0 +1,185 @@
+"""Copies of tensors that a step may write, made as late and as seldom as is safe.
+
+A tensor is copied at the start of a step if it has been seen to change in place before;
+otherwise only its version counter is noted (PyTorch bumps it on every in-place write), and
+should it change after all, the snapshot says that it is incomplete.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from nanhunt.core.stats import same_bits
+
+_SMALL = 1 << 16  # bytes; below this a copy costs no more than the bookkeeping to avoid it
+
+_LARGE = 1 << 26  # bytes; a tensor of the user's that is larger is taken for a data set
+
+
+class NoMemory(Exception):
+    """There is no room for a copy."""
+
+
+@dataclasses.dataclass
+class _Entry:
+    tensor: Tensor
+    copy: Tensor | None
+    version: int | None
+    written: bool = True  # until a step has shown otherwise
+
+
+class Copies:
+    """A set of tensors and, where needed, a copy of each; storage of copies is reused."""
+
+    def __init__(self, check_writes: bool) -> None:
+        self._check_writes = check_writes
+        self._newcomers_written = True
+        self._entries: dict[int, _Entry] = {}
+        self._first = True
+        self.lost: list[str] = []
+
+    def __len__(self) -> int:
+        return sum(entry.copy is not None for entry in self._entries.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held in copies."""
+        return sum(_nbytes(e.copy) for e in self._entries.values() if e.copy is not None)
+
+    @torch.no_grad()
+    def take(self, tensors: Iterable[Tensor], unlikely: Iterable[Tensor] = ()) -> None:
+        """Copies the current values of tensors, or notes their versions.
+
+        Args:
+            tensors: what the step may write.
+            unlikely: tensors within its reach, most probably data: large ones are not copied.
+
+        Raises:
+            NoMemory: the copies do not fit.
+        """
+        before, self._entries = self._entries, {}
+        live: list[Tensor] = []
+        shadow: list[Tensor] = []
+        self.lost = []
+        data = {id(tensor) for tensor in unlikely}
+        for tensor in (*tensors, *unlikely):
+            entry = before.get(id(tensor))
+            if entry is None or entry.tensor is not tensor:
+                presumed = id(tensor) not in data or _nbytes(tensor) < _LARGE
+                entry = _Entry(tensor, None, None, self._newcomers_written and presumed)
+            if id(tensor) in self._entries or _uncopyable(tensor):
+                continue
+            self._entries[id(tensor)] = entry
+            entry.version = _version(tensor)
+            if self._check_writes and not entry.written and _nbytes(tensor) > _SMALL:
+                entry.copy = None
+                continue
+            if entry.copy is None or not _same_layout(entry.copy, tensor):
+                entry.copy = _clone(tensor)
+            else:
+                live.append(tensor.detach())
+                shadow.append(entry.copy)
+        if live:
+            torch._foreach_copy_(shadow, live)
+
+    def settle(self) -> None:
+        """Learns at the end of a step which tensors it wrote."""
+        any_changed = False
+        for entry in self._entries.values():
+            changed = entry.version is None or _version(entry.tensor) != entry.version
+            if self._first and entry.copy is not None and not changed:
+                # `.data` writes leave the version alone: compare the bits, once.
+                changed = not same_bits(entry.tensor.detach(), entry.copy)
+            if changed and entry.copy is None:
+                self.lost.append(str(tuple(entry.tensor.shape)))
+            entry.written = changed or (entry.written and not self._first)
+            any_changed |= changed
+        if self._entries:
+            # Gradients are new tensors in every step: they behave as those of this step did.
+            self._newcomers_written = any_changed
+            self._first = False
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Writes the copies back."""
+        for entry in self._entries.values():
+            if entry.copy is None:
+                continue
+            if _same_layout(entry.copy, entry.tensor):
+                entry.tensor.detach().copy_(entry.copy)
+            else:
+                entry.tensor.data = entry.copy.clone()
+
+    def forget(self) -> None:
+        """Lets go of every tensor and copy."""
+        self._entries = {}
+        self._first = True
+
+
+def check_room(tensors: Iterable[Tensor]) -> None:
+    """Asks before the first copy whether it will fit.
+
+    Raises:
+        NoMemory: with the number of bytes wanted and free.
+    """
+    wanted: dict[torch.device, int] = {}
+    for tensor in tensors:
+        wanted[tensor.device] = wanted.get(tensor.device, 0) + _nbytes(tensor)
+    for device, need in wanted.items():
+        free = _free_bytes(device)
+        if free is not None and need > 0.8 * free:
+            raise NoMemory(
+                f"a copy needs {need / 2**20:,.0f} MiB on {device}, {free / 2**20:,.0f} MiB are free"
+            )
+
+
+def _free_bytes(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    if device.type == "cpu" and os.path.exists("/proc/meminfo"):
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    return None
+
+
+def _clone(tensor: Tensor) -> Tensor:
+    try:
+        return tensor.detach().clone(memory_format=torch.preserve_format)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise NoMemory(str(error).splitlines()[0]) from error
+    except RuntimeError as error:
+        if "alloc" not in str(error):
+            raise
+        raise NoMemory(str(error).splitlines()[0]) from error
+
+
+def _uncopyable(tensor: Tensor) -> bool:
+    return tensor.is_meta or isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin)
+
+
+def _same_layout(first: Tensor, second: Tensor) -> bool:
+    return (
+        first.shape == second.shape
+        and first.dtype == second.dtype
+        and first.device == second.device
+        and first.layout == second.layout == torch.strided
+    )
+
+
+def _nbytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.itemsize if not tensor.is_meta else 0
+
+
+def _version(tensor: Tensor) -> int | None:
+    try:
+        return tensor._version
+    except RuntimeError:  # inference tensors keep none
+        return None

@@ -1,0 +1,280 @@
+"""Examining a step that went bad: replay it, observe it, and name the first value that mattered."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+
+from nanhunt.core.flow import Origin, Sink
+from nanhunt.core.locate import (
+    Outside,
+    detail_for,
+    finding_of,
+    judge,
+    swallowed_findings,
+)
+from nanhunt.core.observe import Activity, Observer
+from nanhunt.core.sentinel import Sentinel, StepFacts
+from nanhunt.core.state import Snapshot
+from nanhunt.core.stats import plain_tensors, tensor_stats
+from nanhunt.core.tape import Tape
+from nanhunt.core.target import Target
+from nanhunt.report import Finding
+
+Runner = Callable[[], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Examination:
+    """What replaying a suspicious step showed.
+
+    Attributes:
+        finding: the main finding, or None when the suspicion was not confirmed.
+        warnings: findings that do not stop a hunt.
+        replay: `"bit_exact"`, `"symptom"` or `"not_reproduced: ..."`.
+        acquitted: buffers whose infinities are a mask.
+    """
+
+    finding: Finding | None
+    warnings: tuple[Finding, ...] = ()
+    replay: str = "not_needed"
+    acquitted: tuple[str, ...] = ()
+
+
+class Examiner:
+    """Replays one step as often as needed; the caller puts the state back afterwards.
+
+    Args:
+        target: the model.
+        snapshot: the start of the step.
+        tape: the step's batches.
+        optimizers, scalers: all that are known.
+        run: calls the user's step once.
+        acquitted: buffers not to be looked at.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        snapshot: Snapshot,
+        tape: Tape,
+        optimizers: list[Optimizer],
+        scalers: list[GradScaler],
+        run: Runner,
+        acquitted: set[str],
+    ) -> None:
+        self._target = target
+        self._snapshot = snapshot
+        self._tape = tape
+        self._optimizers = optimizers
+        self._scalers = scalers
+        self._run = run
+        self._acquitted = acquitted
+        self.replays = 0
+
+    def exact_facts(self) -> StepFacts:
+        """Names what is bad in the present, without running anything."""
+        with self._sentinel(None, False) as sentinel:
+            for optimizer in self._optimizers:
+                named = sentinel._named_parameters(optimizer)
+                grads = [(n, p.grad) for n, p in named if p.grad is not None]
+                sentinel._check("gradient", "", grads)
+                sentinel._check("parameter", "", named)
+                sentinel._check("state", "", sentinel.named_state(optimizer))
+            return sentinel.finish()
+
+    def replay(
+        self,
+        observer: Observer | None = None,
+        *,
+        scale: float | None = None,
+        prepare: Callable[[], None] | None = None,
+    ) -> tuple[StepFacts, BaseException | None]:
+        """Runs the step once more from its start, exactly tested, its prints swallowed.
+
+        Args:
+            observer: sees every operation, if given.
+            scale: the loss scale to use instead of the scaler's own; gradients of updates
+                that the scaler skips are then tested too.
+            prepare: changes something after the restore.
+        """
+        self.replays += 1
+        self._snapshot.restore()
+        self._tape.rewind()
+        self._tape.start_step()
+        if scale is not None:
+            _set_scales(self._scalers, scale)
+        if prepare is not None:
+            prepare()
+        error: BaseException | None = None
+        returned = None
+        with contextlib.ExitStack() as stack:
+            if observer is not None and "torch._dynamo" in sys.modules:
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            sentinel = self._sentinel(observer, scale is not None)
+            stack.enter_context(sentinel)
+            if observer is not None:
+                stack.enter_context(observer)
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            try:
+                returned = self._run()
+            except Exception as raised:
+                error = raised
+            finish = lambda: sentinel.finish(returned)  # noqa: E731
+            facts = observer.quietly(finish) if observer is not None else finish()
+        return facts, error
+
+    def examine(self, original: StepFacts, error: BaseException | None = None) -> Examination:
+        """Replays the step plainly, then observed, and judges what was seen."""
+        if self._snapshot.missing:
+            return self._without_replay(original)
+        plain, plain_error = self.replay()
+        if not plain.bad and error is None and not original.sinks:
+            return Examination(None)  # the screen tripped on finite values
+        if not plain.bad and plain_error is None:
+            return self._not_reproduced(original)
+        same = sorted(plain.prints) == sorted(original.prints)
+        replay = "bit_exact" if same else "symptom"
+        return self.locate(replay, sinks_wanted=plain)
+
+    def locate(
+        self, replay: str, *, scale: float | None = None, sinks_wanted: StepFacts | None = None
+    ) -> Examination:
+        """Observes the step and describes what it finds."""
+        observer = Observer(self._target, Activity())
+        facts, _ = self.replay(observer, scale=scale)
+        protected = self._never_masks(observer)
+        verdict = judge(observer, facts, protected)
+        step = 0
+        warnings = tuple(swallowed_findings(observer, step, protected))
+        if verdict.origin is None:
+            if sinks_wanted is not None and sinks_wanted.sinks and self._target.compiled:
+                finding = _compiler_finding(sinks_wanted)
+                return Examination(finding, warnings, replay, verdict.acquitted)
+            return Examination(None, warnings, replay, verdict.acquitted)
+        detail = detail_for(verdict.origin)
+        if detail is not None:
+            second = Observer(self._target, Activity(), detail)
+            self.replay(second, scale=scale)
+        self._snapshot.restore()
+        outside = self._outside(observer, verdict.origin)
+        finding = finding_of(verdict, step, detail, outside)
+        return Examination(finding, warnings, replay, verdict.acquitted)
+
+    def _sentinel(self, observer: Observer | None, count_skipped: bool) -> Sentinel:
+        return Sentinel(
+            self._target,
+            None,
+            self._optimizers,
+            self._scalers,
+            exact=True,
+            count_skipped=count_skipped,
+            observer=observer,
+            acquitted=self._acquitted,
+            activity=observer.activity if observer is not None else None,
+        )
+
+    def _without_replay(self, original: StepFacts) -> Examination:
+        if not original.sinks and not original.suspects:
+            return Examination(None)
+        reason = self._snapshot.missing or "the state could not be put back"
+        return Examination(_sink_finding(original), (), f"not_reproduced: {reason}")
+
+    def _not_reproduced(self, original: StepFacts) -> Examination:
+        reason = "the same step was healthy when it was run again"
+        if self._snapshot.lost:
+            reason = "a tensor was written that never had been before, and could not be put back"
+        return Examination(_sink_finding(original), (), f"not_reproduced: {reason}")
+
+    # -- names of memory ----------------------------------------------------------------------
+
+    def _named_memory(self) -> Iterator[tuple[str, str, str | None, Tensor]]:
+        """Yields (role, name, owning module, tensor) for everything a step starts from."""
+        for name, parameter in self._target.parameters.items():
+            yield "parameter", name, name.rpartition(".")[0], parameter
+            if parameter.grad is not None:
+                yield "gradient", f"gradient of {name}", None, parameter.grad
+        for name, buffer in self._target.buffers():
+            yield "buffer", name, name.rpartition(".")[0], buffer
+        with self._sentinel(None, False) as sentinel:
+            for optimizer in self._optimizers:
+                for name, value in sentinel.named_state(optimizer):
+                    yield "state", name, None, value
+        for number, (batch, _, _) in enumerate(self._tape.items):
+            label = "batch" if len(self._tape.items) == 1 else f"batch {number}"
+            yield from _named_batch(batch, label)
+
+    def _never_masks(self, observer: Observer) -> frozenset[int]:
+        keys = set()
+        for role, name, _, tensor in self._named_memory():
+            statistic = name.rpartition(".")[2] in ("running_mean", "running_var")
+            if role in ("parameter", "state", "gradient") or statistic:
+                region = observer.storages.region(tensor)
+                if region is not None:
+                    keys.add(region.key)
+        return frozenset(keys)
+
+    def _outside(self, observer: Observer, origin: Origin) -> Outside | None:
+        if not origin.external or origin.value is None or origin.value.region is None:
+            return None
+        for role, name, module, tensor in self._named_memory():
+            region = observer.storages.region(tensor)
+            if region is not None and region.overlaps(origin.value.region):
+                return Outside(role, name, module, tensor_stats(tensor, name))
+        return None
+
+
+def _named_batch(batch: Any, label: str) -> Iterator[tuple[str, str, str | None, Tensor]]:
+    if isinstance(batch, Tensor):
+        yield "batch", label, None, batch
+    elif isinstance(batch, dict):
+        for key, value in batch.items():
+            yield from _named_batch(value, f"{label}[{key!r}]")
+    elif isinstance(batch, list | tuple):
+        for index, value in enumerate(batch):
+            yield from _named_batch(value, f"{label}[{index}]")
+    else:
+        for tensor in plain_tensors(batch):
+            yield "batch", label, None, tensor
+
+
+def _set_scales(scalers: list[GradScaler], scale: float) -> None:
+    for scaler in scalers:
+        if scaler._scale is not None:
+            scaler._scale.fill_(scale)
+        scaler._init_scale = scale
+
+
+def _sink_finding(facts: StepFacts) -> Finding:
+    """A finding that only says what was bad at the end, for a step that cannot be replayed."""
+    sinks: list[Sink] = facts.sinks
+    phases = {"loss": "forward", "gradient": "backward", "parameter": "optimizer"}
+    first = sinks[0] if sinks else None
+    names = [str(sink) for sink in sinks[:12]] or facts.suspects
+    return Finding(
+        severity="critical",
+        kind="nan" if first is None or first.nan else "inf",
+        phase=phases.get(first.kind, "state") if first else "forward",
+        step=0,
+        tensor=first.name if first and first.kind in ("parameter", "buffer", "state") else None,
+        reaches=tuple(names),
+        explanation="It was seen at the end of the step; which operation made it is not known.",
+    )
+
+
+def _compiler_finding(facts: StepFacts) -> Finding:
+    return dataclasses.replace(
+        _sink_finding(facts),
+        cause="compiler_only",
+        explanation="The step fails as compiled by torch.compile and is healthy when the same "
+        "code runs eagerly: the failure comes from the compiler.",
+    )

@@ -1,0 +1,225 @@
+"""Descent: from what ended up bad back to the first value that mattered.
+
+Each operation with a bad output is a producer (no bad input of the kind it put out), or a
+propagator. Starting at the sinks (a loss, a gradient, a buffer ...), bad inputs are followed
+to the operation that wrote them, through views and in-place writes, until a producer or
+something from outside the step is reached. A NaN is followed along NaN inputs; only where
+there is none did the operation turn an Inf into NaN, and then the Inf is followed: if
+arithmetic made it, that is the origin; if somebody wrote it (a mask), the operation that
+turned it into NaN is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from typing import Literal
+
+from nanhunt.core import optable
+from nanhunt.core.observe import Observer, OpRecord, Value
+from nanhunt.core.storage import Region
+
+Kind = Literal["nan", "inf"]
+
+_ARITHMETIC, _EXTERNAL, _CONSTANT, _UNINITIALISED = "arithmetic", "external", "constant", "memory"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sink:
+    """Something that ended up bad and matters.
+
+    Attributes:
+        kind: `"loss"`, `"gradient"`, `"parameter"`, `"buffer"`, `"state"`, `"operation"`.
+        name: the tensor's name, e.g. `"encoder.weight"`.
+        region: its memory, or None.
+        nan, inf: how many elements are bad.
+        index: number of operations that had run when it was seen.
+    """
+
+    kind: str
+    name: str
+    region: Region | None
+    nan: int
+    inf: int
+    index: int
+
+    def __str__(self) -> str:
+        if self.kind in ("loss", "operation"):
+            return self.name
+        return f"{'optimizer state' if self.kind == 'state' else self.kind} {self.name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where a bad value came from.
+
+    Attributes:
+        kind: `"nan"` or `"inf"`.
+        source: how it came about (arithmetic, a written constant, memory, from outside).
+        record: the operation that made it; for an external value, the one that read it.
+        value: the bad output; for an external value, the bad input.
+        masks: written infinities that the operation turned into NaN.
+        innocent: whether it is a legitimate mask.
+    """
+
+    kind: Kind
+    source: str
+    record: OpRecord | None
+    value: Value | None
+    masks: tuple[Origin, ...] = ()
+    innocent: bool = False
+
+    @property
+    def external(self) -> bool:
+        """Whether the value was already bad before the step touched it."""
+        return self.source == _EXTERNAL
+
+    @property
+    def index(self) -> int:
+        """Number of the operation; -1 for what was there before the step."""
+        return -1 if self.external or self.record is None else self.record.index
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """What is reported first: guilt before innocence, early before late."""
+        doubt = 2 if self.innocent else (1 if self.source == _UNINITIALISED else 0)
+        return doubt, self.index
+
+
+class Descent:
+    """Follows bad values backward through one observed step.
+
+    Args:
+        observer: the observation.
+        never_masks: storage keys that cannot hold a legitimate mask (parameters, statistics).
+    """
+
+    def __init__(self, observer: Observer, never_masks: frozenset[int]) -> None:
+        self._never_masks = never_masks
+        self._writers: dict[int, list[tuple[OpRecord, Value]]] = defaultdict(list)
+        for record in observer.records:
+            for value in record.outputs:
+                if value.region is not None:
+                    self._writers[value.region.key].append((record, value))
+        self._clears: dict[int, list[tuple[int, Region]]] = defaultdict(list)
+        for index, region in observer.clears:
+            self._clears[region.key].append((index, region))
+        self._known: dict[tuple[int, Value, Kind], frozenset[Origin]] = {}
+
+    def of_sink(self, sink: Sink) -> list[Origin]:
+        """All origins of a sink, the one to report first in front."""
+        origins: set[Origin] = set()
+        if sink.region is not None:
+            if sink.nan:
+                origins |= self._of_memory("nan", sink.region, sink.index, None, None)
+            if sink.inf:
+                origins |= self._of_memory("inf", sink.region, sink.index, None, None)
+        return sorted(origins, key=lambda origin: origin.order)
+
+    def of_inputs(self, record: OpRecord) -> list[Origin]:
+        """Origins of an operation's bad inputs."""
+        origins: set[Origin] = set()
+        for value in record.inputs:
+            for kind in _kinds(value):
+                origins |= self._of_input(kind, value, record)
+        return sorted(origins, key=lambda origin: origin.order)
+
+    def _of_input(self, kind: Kind, value: Value, record: OpRecord) -> frozenset[Origin]:
+        if value.region is None:
+            return frozenset({self._external(kind, value, record)})
+        return self._of_memory(kind, value.region, record.index, record, value)
+
+    def _of_memory(
+        self,
+        kind: Kind,
+        region: Region,
+        before: int,
+        reader: OpRecord | None,
+        read: Value | None,
+    ) -> frozenset[Origin]:
+        origins: set[Origin] = set()
+        cleared = max(
+            (
+                index
+                for index, area in self._clears.get(region.key, ())
+                if index < before and area.covers(region)
+            ),
+            default=-1,
+        )
+        for record, value in reversed(self._writers.get(region.key, ())):
+            assert value.region is not None
+            if record.index >= before or not value.region.overlaps(region):
+                continue
+            if record.index < cleared:
+                break
+            if getattr(value, kind):
+                origins |= self._of_output(kind, record, value)
+            if value.region.covers(region):
+                break
+        if not origins:
+            origins.add(self._external(kind, read, reader))
+        return frozenset(origins)
+
+    def _of_output(self, kind: Kind, record: OpRecord, value: Value) -> frozenset[Origin]:
+        key = (record.index, value, kind)
+        if key not in self._known:
+            self._known[key] = self._explain(kind, record, value)
+        return self._known[key]
+
+    def _explain(self, kind: Kind, record: OpRecord, value: Value) -> frozenset[Origin]:
+        inputs = _relevant_inputs(record, value)
+        same = [entry for entry in inputs if getattr(entry, kind)]
+        if same:
+            return frozenset().union(*(self._of_input(kind, entry, record) for entry in same))
+        infinite = [entry for entry in inputs if entry.inf] if kind == "nan" else []
+        if infinite:
+            roots = frozenset().union(
+                *(self._of_input("inf", entry, record) for entry in infinite)
+            )
+            guilty = frozenset(origin for origin in roots if not origin.innocent)
+            if guilty:
+                return guilty
+            if record.packet in optable.TURNS_MASKS:
+                masks = tuple(sorted(roots, key=lambda origin: origin.order))
+                return frozenset({Origin(kind, _ARITHMETIC, record, value, masks)})
+            return frozenset(dataclasses.replace(origin, innocent=False) for origin in roots)
+        if record.packet in optable.UNINITIALISED:
+            return frozenset({Origin(kind, _UNINITIALISED, record, value)})
+        if record.constant:
+            mask = kind == "inf" and not value.posinf and not value.nan
+            return frozenset({Origin(kind, _CONSTANT, record, value, innocent=mask)})
+        return frozenset({Origin(kind, _ARITHMETIC, record, value)})
+
+    def _external(self, kind: Kind, value: Value | None, reader: OpRecord | None) -> Origin:
+        mask = (
+            value is not None
+            and value.region is not None
+            and not value.nan
+            and not value.posinf
+            and value.region.key not in self._never_masks
+        )
+        return Origin(kind, _EXTERNAL, reader, value, innocent=mask)
+
+
+def _kinds(value: Value) -> list[Kind]:
+    kinds: list[Kind] = []
+    if value.nan:
+        kinds.append("nan")
+    if value.inf:
+        kinds.append("inf")
+    return kinds
+
+
+def _relevant_inputs(record: OpRecord, output: Value) -> list[Value]:
+    """The bad inputs that this output is made from."""
+    inputs = list(record.inputs)
+    if record.packet.startswith(("aten._foreach_", "aten._fused_")) and output.item is not None:
+        return [value for value in inputs if value.item in (None, output.item)]
+    if record.packet in optable.BATCH_NORMS and record.training:
+        statistics = optable.BATCH_NORMS[record.packet][:2]
+        if output.argument not in statistics:
+            return [value for value in inputs if value.argument not in statistics]
+        return [
+            value for value in inputs if value.argument in (0, output.argument)
+        ]
+    return inputs

@@ -1,0 +1,278 @@
+"""From one observed step to the finding: which sink, which origin, which line, which module."""
+
+from __future__ import annotations
+
+import dataclasses
+from nanhunt.core import optable
+from nanhunt.core.flow import Descent, Origin, Sink
+from nanhunt.core.observe import Birth, Context, Detail, Observer, OpRecord
+from nanhunt.core.sentinel import StepFacts
+from nanhunt.report import Finding, Source, TensorStats
+
+_REACHES_SHOWN = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Outside:
+    """A tensor from outside the step that was bad before it.
+
+    Attributes:
+        role: `"parameter"`, `"buffer"`, `"state"`, `"gradient"`, `"batch"` or `"tensor"`.
+        name: its name.
+        module: the module that owns it, or None.
+        stats: what was in it.
+    """
+
+    role: str
+    name: str
+    module: str | None
+    stats: TensorStats
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What an observed step says.
+
+    Attributes:
+        origin: the first value that mattered, or None when nothing bad was seen.
+        sinks: what descends from it.
+        acquitted: names of buffers that hold nothing but a mask.
+    """
+
+    origin: Origin | None
+    sinks: tuple[Sink, ...] = ()
+    acquitted: tuple[str, ...] = ()
+
+
+def judge(observer: Observer, facts: StepFacts, never_masks: frozenset[int]) -> Verdict:
+    """Follows every sink of an observed step to its origin and picks the earliest."""
+    descent = Descent(observer, never_masks)
+    best: Origin | None = None
+    reached: list[Sink] = []
+    acquitted: list[str] = []
+    candidates: list[tuple[Sink, list[Origin]]] = []
+    for sink in facts.sinks:
+        origins = descent.of_sink(sink)
+        if sink.kind == "buffer" and origins and all(origin.innocent for origin in origins):
+            acquitted.append(sink.name)
+        elif origins:
+            candidates.append((sink, origins))
+    if not candidates:
+        candidates = _last_resorts(observer, facts, descent)
+    for sink, origins in candidates:
+        reached.append(sink)
+        if best is None or origins[0].order < best.order:
+            best = origins[0]
+    return Verdict(best, tuple(reached), tuple(acquitted))
+
+
+def _last_resorts(
+    observer: Observer, facts: StepFacts, descent: Descent
+) -> list[tuple[Sink, list[Origin]]]:
+    """Sinks of a step that failed, returned a bad number or was skipped by its own loop."""
+    records: list[tuple[str, OpRecord]] = []
+    if observer.failed is not None:
+        records.append((f"the failing {observer.failed.op}", observer.failed))
+    elif observer.decisions and (facts.suspects or not facts.backwards):
+        record = observer.decisions[-1]
+        records.append(("the value the loop looks at", record))
+    return [
+        (Sink("operation", name, None, 0, 0, record.index), descent.of_inputs(record))
+        for name, record in records
+    ]
+
+
+def detail_for(origin: Origin) -> Detail | None:
+    """What to look at in a second observation."""
+    record = origin.record
+    if record is None:
+        return None
+    forward = record.context.forward
+    return Detail(record.index, record.op, forward.index if forward else record.index)
+
+
+def finding_of(
+    verdict: Verdict, step: int, detail: Detail | None, outside: Outside | None
+) -> Finding:
+    """Writes down a verdict with its evidence."""
+    origin = verdict.origin
+    assert origin is not None
+    record = origin.record
+    context = record.context if record else None
+    reaches = _reaches(verdict.sinks)
+    seen = detail if detail is not None and detail.seen else None
+    finding = Finding(
+        severity="critical",
+        kind=origin.kind,
+        phase=context.phase if context else "state",
+        step=step,
+        module=context.place.module if context and context.place else None,
+        call=context.place.call if context and context.place else None,
+        op=record.op if record else None,
+        node=context.node if context else None,
+        source=_source(context),
+        stack=_stack(context),
+        tensor=_poisoned_tensor(verdict.sinks),
+        inputs=seen.inputs if seen else (),
+        outputs=seen.outputs if seen else (),
+        frames=seen.frames if seen else (),
+        reaches=reaches,
+        evidence=_evidence(origin, detail, seen),
+    )
+    if origin.external:
+        return _external_finding(finding, outside)
+    return dataclasses.replace(finding, explanation=_explanation(finding, origin))
+
+
+def birth_finding(birth: Birth, step: int) -> Finding:
+    """The finding for an operation that made ComplexHalf out of something else."""
+    context = birth.record.context
+    halves = [stats for stats in birth.inputs if stats.dtype in ("float16", "half")]
+    made_of = f"its input is {halves[0].dtype}" if halves else "none of its inputs is"
+    return Finding(
+        severity="critical",
+        kind="complex_half",
+        phase=context.phase,
+        step=step,
+        module=context.place.module if context.place else None,
+        call=context.place.call if context.place else None,
+        op=birth.record.op,
+        source=_source(context),
+        stack=_stack(context),
+        inputs=birth.inputs,
+        outputs=birth.outputs,
+        frames=birth.frames,
+        explanation=(
+            f"{birth.record.op} returned ComplexHalf (complex32): {made_of}. Its parts overflow "
+            "beyond 65,504 and few operations support it."
+        ),
+    )
+
+
+def swallowed_findings(observer: Observer, step: int, never_masks: frozenset[int]) -> list[Finding]:
+    """Warnings: overflows made by arithmetic that a later operation turned into finite numbers."""
+    descent = Descent(observer, never_masks)
+    findings: dict[tuple[str, Source | None], Finding] = {}
+    for record in observer.swallowed:
+        if record.context.phase != "forward":
+            continue
+        for origin in descent.of_inputs(record):
+            made = origin.record
+            if origin.kind != "inf" or origin.source != "arithmetic" or made is None:
+                continue
+            if made.packet in optable.SINGULAR or made.context.phase != "forward":
+                continue
+            source = _source(made.context)
+            findings.setdefault(
+                (made.op, source),
+                Finding(
+                    severity="warning",
+                    kind="inf",
+                    phase=made.context.phase,
+                    step=step,
+                    module=made.context.place.module if made.context.place else None,
+                    call=made.context.place.call if made.context.place else None,
+                    op=made.op,
+                    source=source,
+                    stack=_stack(made.context),
+                    explanation=(
+                        f"{made.op} overflowed to Inf and {record.op} turned that into a finite "
+                        "number: the result is wrong although nothing looks bad."
+                    ),
+                ),
+            )
+    return list(findings.values())
+
+
+def _reaches(sinks: tuple[Sink, ...]) -> tuple[str, ...]:
+    names = list(dict.fromkeys(str(sink) for sink in sinks))
+    if len(names) > _REACHES_SHOWN:
+        names = [*names[:_REACHES_SHOWN], f"and {len(names) - _REACHES_SHOWN} more"]
+    return tuple(names)
+
+
+def _poisoned_tensor(sinks: tuple[Sink, ...]) -> str | None:
+    """The first poisoned tensor, when nothing but state is bad."""
+    if any(sink.kind not in ("buffer", "parameter", "state") for sink in sinks):
+        return None
+    return sinks[0].name if sinks else None
+
+
+def _source(context: Context | None) -> Source | None:
+    stack = _stack(context)
+    return stack[-1] if stack else None
+
+
+def _stack(context: Context | None) -> tuple[Source, ...]:
+    """The user's frames; for the backward of an operation, those of its forward.
+
+    In a tensor hook, and in activation checkpointing's second pass, it is the running code
+    itself that is meant. For a custom `autograd.Function` it is the line that applied it.
+    """
+    if context is None:
+        return ()
+    here, forward = context.stack, context.forward
+    if context.phase != "backward" or context.stack.recompute or forward is None:
+        return here.sources()
+    in_hook = here.inside_engine and not here.before_apply
+    if in_hook:
+        return here.sources()
+    return forward.stack.sources(skip=forward.stack.before_apply)
+
+
+def _evidence(origin: Origin, detail: Detail | None, seen: Detail | None) -> tuple[str, ...]:
+    facts = []
+    for mask in origin.masks[:3]:
+        if mask.record is not None and not mask.external:
+            source = _source(mask.record.context)
+            line = f" at {source.file}:{source.line}" if source else ""
+            facts.append(f"the -Inf it met was written on purpose by {mask.record.op}{line}")
+        else:
+            facts.append("the -Inf it met came in from outside the step, as a mask does")
+    if origin.source == "memory":
+        facts.append("the memory was never written: it holds whatever was there before")
+    if detail is not None and seen is None:
+        facts.append("a second observation ran other operations, so no statistics can be shown")
+    return tuple(facts)
+
+
+def _explanation(finding: Finding, origin: Origin) -> str:
+    what = "NaN" if origin.kind == "nan" else "Inf"
+    if origin.source == "constant":
+        return f"{finding.op} wrote {what} as a constant, and it was not meant as a mask only."
+    if origin.masks:
+        return f"{finding.op} turned a mask's -Inf into NaN."
+    bad = sum(stats.bad for stats in finding.outputs)
+    total = sum(stats.numel for stats in finding.outputs)
+    count = f" in {bad:,} of {total:,} elements" if bad else ""
+    return f"{finding.op} got finite inputs and returned {what}{count}."
+
+
+def _external_finding(finding: Finding, outside: Outside | None) -> Finding:
+    if outside is None:
+        return dataclasses.replace(
+            finding,
+            phase="data",
+            explanation="The value was already bad when it entered the step; where it came from "
+            "could not be seen.",
+        )
+    stats = outside.stats
+    first = f", the first at {list(stats.first_bad)}" if stats.first_bad is not None else ""
+    counts = ", ".join(
+        f"{count:,} {word}"
+        for count, word in ((stats.nan, "NaN"), (stats.posinf, "+Inf"), (stats.neginf, "-Inf"))
+        if count
+    )
+    state = outside.role in ("parameter", "buffer", "state", "gradient")
+    return dataclasses.replace(
+        finding,
+        kind="poisoned_state" if state else finding.kind,
+        phase="state" if state else "data",
+        module=outside.module if state and outside.module is not None else finding.module,
+        tensor=outside.name,
+        inputs=(stats, *finding.inputs),
+        explanation=(
+            f"{outside.name} was already bad when the step began: {counts or 'bad values'} among "
+            f"{stats.numel:,} elements{first}."
+        ),
+    )

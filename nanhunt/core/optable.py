@@ -1,0 +1,131 @@
+"""What must be known about single aten operations, as data, each entry with its reason.
+
+Names are those of the overload packet (`aten.masked_fill`), so that every overload is meant.
+Source for mutation and aliasing: the operators' own schemas (native_functions.yaml); only what
+these do not say stands here.
+"""
+
+from __future__ import annotations
+
+# Writes constants the user wrote down: an Inf born here was put there on purpose (a mask).
+WRITES_CONSTANTS = frozenset(
+    f"aten.{name}"
+    for name in (
+        "fill",  # x.fill_(-inf)
+        "fill_",
+        "full",
+        "full_like",
+        "new_full",
+        "masked_fill",  # scores.masked_fill(mask, -inf)
+        "masked_fill_",
+        "scalar_tensor",  # torch.where(mask, x, -inf) makes its scalar so
+        "lift_fresh",  # torch.tensor(-inf)
+        "lift_fresh_copy",
+        "index_fill",
+        "index_fill_",
+        "constant_pad_nd",  # F.pad(x, value=-inf)
+    )
+)
+
+# Returns memory that nobody has written yet: whatever it holds means nothing.
+UNINITIALISED = frozenset(
+    f"aten.{name}"
+    for name in (
+        "empty",
+        "empty_like",
+        "empty_strided",
+        "empty_permuted",
+        "new_empty",
+        "new_empty_strided",
+        "resize_",
+        "resize",
+        "set_",
+    )
+)
+
+# Turns an infinite mask into NaN as a known hazard of masking: the mask itself is innocent.
+# Elsewhere (a norm, a convolution) an Inf that somebody wrote is the thing to report.
+TURNS_MASKS = frozenset(
+    f"aten.{name}"
+    for name in (
+        "_softmax",
+        "_log_softmax",
+        "_safe_softmax",
+        "_softmax_backward_data",
+        "_log_softmax_backward_data",
+        "logsumexp",
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_flash_attention_for_cpu_backward",
+        "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_flash_attention",
+        "_scaled_dot_product_attention_math",
+        "sub",
+        "sub_",
+        "add",
+        "add_",
+        "mul",
+        "mul_",
+        "div",
+        "div_",
+        "cumsum",
+        "logcumsumexp",
+        "logaddexp",
+    )
+)
+
+# Reads a value to decide something in Python: an honest place to look when a loop skips a step.
+PREDICATES = frozenset(
+    f"aten.{name}"
+    for name in ("_local_scalar_dense", "isnan", "isinf", "isfinite", "isposinf", "isneginf")
+)
+# How PyTorch itself asks `isfinite(x)`: it composes `(x == x) * (x.abs() != inf)`.
+PREDICATE_PARTS = frozenset({"aten.eq", "aten.ne"})
+
+# Swallows an overflow so that the result is finite but wrong: 1/Inf is 0, and a replaced
+# Inf is somebody's constant. Saturating functions (softmax, tanh, clamp, exp of -Inf) are not here.
+SWALLOWS_OVERFLOW = frozenset({"aten.rsqrt", "aten.reciprocal", "aten.nan_to_num"})
+
+# Makes an Inf out of a singular point, not by overflow: log(0), 1/0, 0 ** -1, atanh(1).
+SINGULAR = frozenset(
+    f"aten.{name}"
+    for name in (
+        "log",
+        "log2",
+        "log10",
+        "log1p",
+        "div",
+        "div_",
+        "reciprocal",
+        "rsqrt",
+        "pow",
+        "atanh",
+        "logit",
+        "digamma",
+        "lgamma",
+        "special_xlogy",
+        "xlogy",
+    )
+)
+
+# Mutated arguments that the schema does not declare: position -> why.
+# `native_batch_norm` updates the running statistics in place (torch/_refs and the C++ kernel).
+HIDDEN_WRITES = {
+    "aten.native_batch_norm": (3, 4),
+    "aten.cudnn_batch_norm": (3, 4),
+    "aten.miopen_batch_norm": (3, 4),
+}
+
+# Batch norms by the position of (running_mean, running_var) and of the `training` flag: in
+# training mode the output is made from the batch alone and the statistics go to themselves.
+BATCH_NORMS = {
+    "aten.native_batch_norm": (3, 4, 5),
+    "aten.cudnn_batch_norm": (3, 4, 5),
+    "aten.miopen_batch_norm": (3, 4, 5),
+    "aten._native_batch_norm_legit": (3, 4, 5),
+    "aten._batch_norm_with_update": (3, 4, None),
+}
+
+
+def packet(op: str) -> str:
+    """`aten.add.Tensor` -> `aten.add`."""
+    return op.rsplit(".", 1)[0]

@@ -1,0 +1,29 @@
+"""Where in a step the user's own exception came from, as one note."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from nanhunt.core.observe import Activity
+from nanhunt.core.target import Target
+
+
+def note_for(error: BaseException, step: int, target: Target, activity: Activity) -> str:
+    """Says in which step, phase and module an exception was raised."""
+    phase = "forward"
+    module: str | None = None
+    traceback = error.__traceback__
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if frame.f_code.co_name == "_engine_run_backward":
+            phase = "backward"
+        elif frame.f_code.co_name == "profile_hook_step":
+            phase = "optimizer"
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module):
+            module = target.module_name(owner) or module
+        traceback = traceback.tb_next
+    if activity.optimizer:
+        phase = "optimizer"
+    where = "" if module is None else f", module {module!r}" if module else ", the root module"
+    return f"nanhunt: raised in step {step} ({phase}{where})"

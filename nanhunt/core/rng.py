@@ -1,0 +1,39 @@
+"""The state of every random generator that a training step may draw from."""
+
+from __future__ import annotations
+
+import random
+import sys
+from typing import Any
+
+import torch
+
+
+class RandomState:
+    """Python's, NumPy's, torch's CPU and (once initialised) CUDA generators at one moment."""
+
+    def __init__(self, python: Any, numpy: Any, cpu: torch.Tensor, cuda: Any) -> None:
+        self._python = python
+        self._numpy = numpy
+        self._cpu = cpu
+        self._cuda = cuda
+
+    @classmethod
+    def now(cls) -> RandomState:
+        """Reads all generators; costs a few microseconds and no synchronisation."""
+        numpy = sys.modules.get("numpy")
+        return cls(
+            random.getstate(),
+            numpy.random.get_state() if numpy is not None else None,
+            torch.get_rng_state(),
+            torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None,
+        )
+
+    def restore(self) -> None:
+        """Puts all generators back."""
+        random.setstate(self._python)
+        if self._numpy is not None:
+            sys.modules["numpy"].random.set_state(self._numpy)
+        torch.set_rng_state(self._cpu)
+        if self._cuda is not None:
+            torch.cuda.set_rng_state_all(self._cuda)

@@ -1,0 +1,314 @@
+"""The watch over one step: what it costs is a few sums and one synchronisation.
+
+While a step runs, the losses, the gradients that are about to be used, the buffers, and after
+each update the parameters and optimizer states are reduced on their device. At the end of the
+step everything is read at once. In the exact form, used in replays, each tensor is tested on
+the spot and named.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+from nanhunt.core.flow import Sink
+from nanhunt.core.observe import Activity, Observer
+from nanhunt.core.shield import uninterrupted
+from nanhunt.core.state import Snapshot
+from nanhunt.core.stats import count_bad, exact_screen, fingerprint, plain_tensors, screen
+from nanhunt.core.target import Target, parameters_of
+
+
+class StepFacts:
+    """What one step did, as the sentinel saw it."""
+
+    def __init__(self) -> None:
+        self.backwards = 0
+        self.losses: list[Tensor] = []
+        self.stepped: list[Optimizer] = []
+        self.skipped: list[tuple[GradScaler, Optimizer]] = []
+        self.screens: dict[str, Tensor] = {}
+        self.suspects: list[str] = []
+        self.sinks: list[Sink] = []
+        self.prints: list[tuple[str, tuple[int, int]]] = []
+        self.returned: Any = None
+        self.scaled = False
+
+    @property
+    def bad(self) -> bool:
+        """Whether anything tripped."""
+        return bool(self.suspects or self.sinks)
+
+
+class Sentinel:
+    """Installs the watch for the duration of a `with` block around one step or a whole loop.
+
+    Args:
+        target: the model.
+        snapshot: told before an optimizer writes; None in replays of single parts.
+        optimizers, scalers: known ones; those that show up are appended.
+        exact: test every tensor on the spot, name the bad ones, take fingerprints.
+        observer: gives sinks their memory and time in exact mode.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        snapshot: Snapshot | None,
+        optimizers: list[Optimizer],
+        scalers: list[GradScaler],
+        *,
+        exact: bool = False,
+        count_skipped: bool = False,
+        observer: Observer | None = None,
+        acquitted: Iterable[str] = (),
+        exact_labels: Iterable[str] = (),
+        activity: Activity | None = None,
+    ) -> None:
+        self._target = target
+        self._snapshot = snapshot
+        self._optimizers = optimizers
+        self._scalers = scalers
+        self._exact = exact
+        self._count_skipped = count_skipped
+        self._observer = observer
+        self._acquitted = frozenset(acquitted)
+        self._exact_labels = frozenset(exact_labels)
+        self.activity = activity or Activity()
+        self.facts = StepFacts()
+        self.before_update: Callable[[Optimizer], None] | None = None
+        self.after_update: Callable[[Optimizer], None] | None = None
+        self._undo: list[Callable[[], None]] = []
+
+    def __enter__(self) -> Sentinel:
+        with uninterrupted():
+            self._undo = [
+                register_optimizer_step_pre_hook(self._before_update).remove,
+                register_optimizer_step_post_hook(self._after_update).remove,
+            ]
+            self._patch(torch.autograd, "backward", self._watched_backward)
+            self._patch(GradScaler, "scale", self._watched_scale)
+            self._patch(GradScaler, "step", self._watched_scaler_step)
+            self._patch(GradScaler, "unscale_", self._watched_unscale)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with uninterrupted():
+            while self._undo:
+                self._undo.pop()()
+
+    def _patch(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+        original = owner.__dict__[name]
+        setattr(owner, name, functools.wraps(original)(make(original)))
+        self._undo.append(lambda: setattr(owner, name, original))
+
+    # -- losses -----------------------------------------------------------------------------
+
+    def _watched_backward(self, original: Any) -> Any:
+        def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
+            self.facts.backwards += 1
+            if not self.facts.scaled:
+                for tensor in plain_tensors(tensors):
+                    self._see_loss(tensor)
+            self.activity.backward += 1
+            try:
+                return original(tensors, *args, **kwargs)
+            finally:
+                self.activity.backward -= 1
+
+        return backward
+
+    def _watched_scale(self, original: Any) -> Any:
+        def scale(scaler: GradScaler, outputs: Any) -> Any:
+            if scaler.is_enabled():
+                # The scaled loss may overflow on purpose: the scale is being probed.
+                self._know_scaler(scaler)
+                self.facts.scaled = True
+                for tensor in plain_tensors(outputs):
+                    self._see_loss(tensor)
+            return original(scaler, outputs)
+
+        return scale
+
+    def _see_loss(self, loss: Tensor) -> None:
+        if any(known is loss for known in self.facts.losses):
+            return
+        self.facts.losses.append(loss)
+        number = len(self.facts.losses)
+        name = "loss" if number == 1 else f"loss {number}"
+        self._check("loss", name, [(name, loss)])
+
+    # -- scalers ----------------------------------------------------------------------------
+
+    def _watched_scaler_step(self, original: Any) -> Any:
+        def step(scaler: GradScaler, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
+            updates = len(self.facts.stepped)
+            self.activity.optimizer += 1
+            try:
+                result = original(scaler, optimizer, *args, **kwargs)
+            finally:
+                self.activity.optimizer -= 1
+            if scaler.is_enabled() and len(self.facts.stepped) == updates:
+                self._know_scaler(scaler)
+                self.facts.skipped.append((scaler, optimizer))
+                if self._count_skipped:
+                    self._check_gradients(optimizer)
+            return result
+
+        return step
+
+    def _watched_unscale(self, original: Any) -> Any:
+        def unscale_(scaler: GradScaler, optimizer: Optimizer) -> Any:
+            self.activity.optimizer += 1
+            try:
+                return original(scaler, optimizer)
+            finally:
+                self.activity.optimizer -= 1
+
+        return unscale_
+
+    def _know_scaler(self, scaler: GradScaler) -> None:
+        if not any(known is scaler for known in self._scalers):
+            self._scalers.append(scaler)
+
+    # -- updates ----------------------------------------------------------------------------
+
+    def _before_update(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+        if not any(known is optimizer for known in self._optimizers):
+            self._optimizers.append(optimizer)
+        if self._snapshot is not None:
+            self._snapshot.before_optimizer(optimizer)
+        self.facts.stepped.append(optimizer)
+        self._check_gradients(optimizer)
+        if self.before_update is not None:
+            self.before_update(optimizer)
+        self.activity.optimizer += 1
+
+    def _after_update(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+        self.activity.optimizer -= 1
+        number = self._number(optimizer)
+        self._check("parameter", f"parameters {number}", self._named_parameters(optimizer))
+        self._check("state", f"state {number}", self.named_state(optimizer))
+        if self.after_update is not None:
+            self.after_update(optimizer)
+
+    def _number(self, optimizer: Optimizer) -> int:
+        return next(i for i, known in enumerate(self._optimizers) if known is optimizer)
+
+    def _check_gradients(self, optimizer: Optimizer) -> None:
+        named = [(n, p.grad) for n, p in self._named_parameters(optimizer) if p.grad is not None]
+        self._check("gradient", f"gradients {self._number(optimizer)}", named)
+
+    def _named_parameters(self, optimizer: Optimizer) -> list[tuple[str, Tensor]]:
+        names = {id(p): name for name, p in self._target.parameters.items()}
+        return [
+            (names.get(id(p), f"parameter {i} outside the model"), p)
+            for i, p in enumerate(parameters_of(optimizer))
+        ]
+
+    def named_state(self, optimizer: Optimizer) -> list[tuple[str, Tensor]]:
+        """The floating-point tensors of an optimizer's state with their names."""
+        return [
+            (f"optimizer.state[{name}].{key}", value)
+            for name, parameter in self._named_parameters(optimizer)
+            for key, value in optimizer.state.get(parameter, {}).items()
+            if isinstance(value, Tensor) and value.numel() > 1
+        ]
+
+    # -- the end of the step ----------------------------------------------------------------
+
+    def finish(self, returned: Any = None) -> StepFacts:
+        """Looks at what is left at the end of a step and reads everything at once."""
+        facts = self.facts
+        facts.returned = returned
+        for tensor in _loss_tensors(returned):
+            self._see_loss(tensor)
+        if not facts.stepped and not facts.skipped and facts.backwards:
+            # Gradients that wait for a later update are not to be lost by then.
+            for optimizer in self._optimizers:
+                self._check_gradients(optimizer)
+        buffers = [(n, b) for n, b in self._target.buffers() if n not in self._acquitted]
+        self._check("buffer", "buffers", buffers)
+        if self._exact:
+            self._take_prints(buffers)
+        elif facts.screens:
+            labels, values = list(facts.screens), list(facts.screens.values())
+            device = values[0].device
+            together = torch.stack([value.to(device) for value in values]).tolist()
+            facts.suspects = [
+                label
+                for label, value in zip(labels, together, strict=True)
+                if not math.isfinite(value)
+            ]
+        if _bad_number(returned):
+            facts.suspects.append("returned number")
+        return facts
+
+    def _take_prints(self, buffers: list[tuple[str, Tensor]]) -> None:
+        prints = self.facts.prints
+        for optimizer in self._optimizers:
+            for name, parameter in self._named_parameters(optimizer):
+                prints.append((name, fingerprint(parameter)))
+            for name, value in self.named_state(optimizer):
+                prints.append((name, fingerprint(value)))
+        for name, buffer in buffers:
+            prints.append((name, fingerprint(buffer)))
+        for loss in self.facts.losses:
+            prints.append(("loss", fingerprint(loss)))
+
+    def _check(self, kind: str, label: str, named: Iterable[tuple[str, Tensor]]) -> None:
+        if self._exact:
+            if self._observer is None:
+                self.facts.sinks.extend(self._bad_ones(kind, named))
+            else:
+                self.facts.sinks.extend(
+                    self._observer.quietly(lambda: list(self._bad_ones(kind, named)))
+                )
+            return
+        test = exact_screen if label in self._exact_labels else screen
+        tensors = [tensor for _, tensor in named]
+        flag = self._observer.quietly(lambda: test(tensors)) if self._observer else test(tensors)
+        if flag is None:
+            return
+        before = self.facts.screens.get(label)
+        self.facts.screens[label] = flag if before is None else before + flag
+
+    def _bad_ones(self, kind: str, named: Iterable[tuple[str, Tensor]]) -> Iterator[Sink]:
+        for name, tensor in named:
+            nan, posinf, neginf = count_bad(tensor)
+            if nan or posinf or neginf:
+                region = self._observer.storages.region(tensor) if self._observer else None
+                index = self._observer.count if self._observer else 0
+                yield Sink(kind, name, region, nan, posinf + neginf, index)
+
+
+def _loss_part(returned: Any) -> Any:
+    """The part of a step's return value that is its loss: itself, the entries of a dict that
+    are called so, or the first of a tuple (logits may hold a mask's infinities)."""
+    if isinstance(returned, dict):
+        return [value for key, value in returned.items() if "loss" in str(key).lower()]
+    if isinstance(returned, tuple):
+        return returned[:1]
+    return returned
+
+
+def _loss_tensors(returned: Any) -> list[Tensor]:
+    tensors = plain_tensors(_loss_part(returned), depth=2)
+    return [t for t in tensors if t.is_floating_point() or t.is_complex()]
+
+
+def _bad_number(returned: Any) -> bool:
+    part = _loss_part(returned)
+    numbers = part if isinstance(part, tuple | list) else [part]
+    return any(isinstance(n, float) and not math.isfinite(n) for n in numbers)

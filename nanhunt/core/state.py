@@ -1,0 +1,290 @@
+"""Everything a training step may change, kept so that the step can be undone and run again."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+
+from nanhunt.core.copies import Copies, NoMemory, check_room
+from nanhunt.core.rng import RandomState
+from nanhunt.core.surroundings import ContainerState, Slot, Surroundings
+from nanhunt.core.target import Target, parameters_of
+
+_HOOK_DICTS = ("_parameters", "_buffers", "_modules")
+
+
+class _Modules:
+    """Attributes, training flags, and which parameters and buffers hang where."""
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self._kept = [
+            (
+                module,
+                module.__dict__.copy(),
+                module._parameters.copy(),
+                module._buffers.copy(),
+                {k: list(v) for k, v in module.__dict__.items() if type(v) is list},
+            )
+            for module in modules
+        ]
+
+    def restore(self) -> None:
+        for module, attributes, parameters, buffers, lists in self._kept:
+            for key in [key for key in module.__dict__ if key not in attributes]:
+                del module.__dict__[key]
+            module.__dict__.update(attributes)
+            _put_back(module._parameters, parameters)
+            _put_back(module._buffers, buffers)
+            for key, items in lists.items():
+                attributes[key][:] = items
+
+
+def _put_back(live: dict[str, Any], kept: dict[str, Any]) -> None:
+    for key in [key for key in live if key not in kept]:
+        del live[key]
+    live.update(kept)
+
+
+class _OptimizerState:
+    """Hyperparameters and the structure of the state; its tensors are copied elsewhere."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
+        self._groups = [
+            {k: list(v) if type(v) is list else v for k, v in group.items()}
+            for group in optimizer.param_groups
+        ]
+        self._state = {
+            key: dict(value) if isinstance(value, dict) else value
+            for key, value in optimizer.state.items()
+        }
+
+    def restore(self) -> None:
+        groups = self._optimizer.param_groups
+        del groups[len(self._groups) :]
+        for live, kept in zip(groups, self._groups, strict=True):
+            _put_back(live, kept)
+        state = self._optimizer.state
+        for key in [key for key in state if key not in self._state]:
+            del state[key]
+        for key, value in self._state.items():
+            if isinstance(value, dict) and isinstance(state.get(key), dict):
+                _put_back(state[key], value)
+            else:
+                state[key] = value
+
+
+class _ScalerState:
+    def __init__(self, scaler: GradScaler) -> None:
+        self._scaler = scaler
+        self._kept = {
+            key: value.clone() if isinstance(value, Tensor) else value
+            for key, value in scaler.__dict__.items()
+            if not key.startswith("_per_optimizer")
+        }
+        self._refs = dict(scaler.__dict__)
+        self._per_optimizer = {
+            key: dict(value) for key, value in scaler._per_optimizer_states.items()
+        }
+
+    def restore(self) -> None:
+        for key, value in self._kept.items():
+            if isinstance(value, Tensor):
+                self._refs[key].copy_(value)
+                value = self._refs[key]
+            self._scaler.__dict__[key] = value
+        self._scaler._per_optimizer_states.clear()
+        for key, kept in self._per_optimizer.items():
+            self._scaler._per_optimizer_states[key].update(kept)
+
+
+class _Generators:
+    def __init__(self, generators: Sequence[Any]) -> None:
+        self._kept = [(g, _generator_state(g)) for g in generators]
+
+    def restore(self) -> None:
+        for generator, state in self._kept:
+            if isinstance(generator, torch.Generator):
+                generator.set_state(state)
+            elif hasattr(generator, "setstate"):
+                generator.setstate(state)
+            else:
+                generator.bit_generator.state = state
+
+
+def _generator_state(generator: Any) -> Any:
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if hasattr(generator, "getstate"):
+        return generator.getstate()
+    return copy.deepcopy(generator.bit_generator.state)
+
+
+class Snapshot:
+    """The state at the start of a step; parameters join when an optimizer first writes them.
+
+    Args:
+        target: the model.
+        surroundings: what else the step can reach.
+        optimizers: a live list; optimizers found later are appended to it.
+        scalers: likewise.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        surroundings: Surroundings,
+        optimizers: list[Optimizer],
+        scalers: list[GradScaler],
+        enabled: bool = True,
+    ) -> None:
+        self._target = target
+        self._around = surroundings
+        self._optimizers = optimizers
+        self._scalers = scalers
+        self.missing = "" if enabled else "no snapshot: turned off"
+        self._at_start = Copies(check_writes=True)
+        self._gradients = Copies(check_writes=True)
+        self._by_optimizer: dict[int, Copies] = {}
+        self._stepped: set[int] = set()
+        self._plain: list[Any] = []
+        self._variables: list[tuple[Slot, Any]] = []
+        self._grads: list[tuple[Tensor, Tensor | None, bool]] = []
+        self._room_checked = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held in copies of tensors."""
+        return sum(c.nbytes for c in (self._at_start, self._gradients, *self._by_optimizer.values()))
+
+    def begin(self) -> None:
+        """Takes what must be taken before the step runs."""
+        if self.missing:
+            return
+        self._stepped = set()
+        modules = {id(m): m for m in (*self._target.modules.values(), *self._other_modules())}
+        self._plain = [
+            _Modules(modules.values()),
+            *(_OptimizerState(optimizer) for optimizer in self._optimizers),
+            *(_ScalerState(scaler) for scaler in self._scalers),
+            _Generators(self._around.generators),
+            ContainerState(self._around.containers),
+            RandomState.now(),
+        ]
+        self._schedulers = [(s, copy.deepcopy(s.state_dict())) for s in self._around.schedulers]
+        self._variables = [(slot, slot.get()) for slot in self._around.variables]
+        parameters = self._all_parameters(modules.values())
+        self._grads = [(p, p.grad, p.requires_grad) for p in parameters]
+        try:
+            if not self._room_checked:
+                check_room([*parameters, *self._optimizer_tensors(self._optimizers)])
+                self._room_checked = True
+            self._at_start.take(
+                self._written_at_any_time(modules.values(), parameters), self._around.tensors
+            )
+            self._gradients.take(grad for _, grad, _ in self._grads if grad is not None)
+        except NoMemory as error:
+            self._give_up(error)
+
+    def before_optimizer(self, optimizer: Optimizer) -> None:
+        """Copies what this optimizer is about to write, once per step."""
+        if self.missing or id(optimizer) in self._stepped:
+            return
+        self._stepped.add(id(optimizer))
+        copies = self._by_optimizer.setdefault(id(optimizer), Copies(check_writes=False))
+        try:
+            copies.take([*parameters_of(optimizer), *self._optimizer_tensors([optimizer])])
+        except NoMemory as error:
+            self._give_up(error)
+
+    def settle(self) -> None:
+        """Called after a healthy step: learns what the step writes."""
+        if not self.missing:
+            self._at_start.settle()
+            self._gradients.settle()
+
+    def restore(self) -> None:
+        """Puts everything back to the start of the step; may be called again."""
+        if self.missing:
+            return
+        for part in self._plain:
+            part.restore()
+        for scheduler, state in self._schedulers:
+            scheduler.load_state_dict(copy.deepcopy(state))
+        for slot, value in self._variables:
+            slot.put(value)
+        for parameter, grad, requires_grad in self._grads:
+            parameter.grad = grad
+            parameter.requires_grad_(requires_grad)
+        self._at_start.restore()
+        self._gradients.restore()
+        for key in self._stepped:
+            self._by_optimizer[key].restore()
+
+    def release(self) -> None:
+        """Lets go of every copy."""
+        self._at_start.forget()
+        self._gradients.forget()
+        self._by_optimizer.clear()
+        self._plain, self._variables, self._grads, self._schedulers = [], [], [], []
+
+    @property
+    def lost(self) -> list[str]:
+        """Shapes of tensors that changed although they never had before."""
+        return [*self._at_start.lost, *self._gradients.lost]
+
+    def _give_up(self, error: NoMemory) -> None:
+        self.release()
+        self.missing = f"no snapshot: {error}"
+
+    def _other_modules(self) -> list[nn.Module]:
+        return [inner for module in self._around.modules for inner in module.modules()]
+
+    def _all_parameters(self, modules: Iterable[nn.Module]) -> list[Tensor]:
+        found = {id(p): p for m in modules for p in m._parameters.values() if p is not None}
+        for optimizer in self._optimizers:
+            found.update((id(p), p) for p in parameters_of(optimizer))
+        return list(found.values())
+
+    def _written_at_any_time(
+        self, modules: Iterable[nn.Module], parameters: list[Tensor]
+    ) -> list[Tensor]:
+        optimized = {id(p) for optimizer in self._optimizers for p in parameters_of(optimizer)}
+        buffers = [b for m in modules for b in m._buffers.values() if b is not None]
+        others = [p for p in parameters if id(p) not in optimized]
+        return [*buffers, *others]
+
+    @staticmethod
+    def _optimizer_tensors(optimizers: Iterable[Optimizer]) -> list[Tensor]:
+        return [
+            value
+            for optimizer in optimizers
+            for state in optimizer.state.values()
+            if isinstance(state, dict)
+            for value in state.values()
+            if isinstance(value, Tensor)
+        ] + [
+            value
+            for optimizer in optimizers
+            for group in optimizer.param_groups
+            for value in group.values()
+            if isinstance(value, Tensor)
+        ]
+
+
+def end_state(snapshot: Snapshot) -> Snapshot:
+    """A second, complete snapshot of the present, to come back to after replays."""
+    present = Snapshot(
+        snapshot._target, snapshot._around, snapshot._optimizers, snapshot._scalers
+    )
+    present.missing = snapshot.missing
+    present.begin()
+    for optimizer in present._optimizers:
+        present.before_optimizer(optimizer)
+    return present

@@ -1,0 +1,86 @@
+"""Batches handed out during a step, kept so that a replay gets the very same ones.
+
+Every DataLoader iterator is covered by one patch; other iterators (a generator in a variable
+of the step function) are wrapped where they stand. With each batch goes the state of the
+random generators after it was made: a sampler or a transform may have drawn from them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+from nanhunt.core.rng import RandomState
+
+
+class Tape:
+    """Records what iterators gave during a step, and gives it again after `rewind`."""
+
+    def __init__(self) -> None:
+        self.items: list[tuple[Any, StopIteration | None, RandomState]] = []
+        self._waiting: deque[tuple[Any, StopIteration | None, RandomState]] = deque()
+        self._inside = False
+        self._original: Callable[[Any], Any] | None = None
+
+    def start_step(self) -> None:
+        """Forgets the batches of the step before."""
+        self.items = []
+
+    def rewind(self) -> None:
+        """What was recorded in this step comes again, then the iterators go on."""
+        self._waiting = deque([*self.items, *self._waiting])
+        self.items = []
+
+    def take(self, source: Callable[[], Any]) -> Any:
+        """Returns the next recorded item, or asks `source` and records."""
+        if self._inside:  # a generator that itself reads a DataLoader: record the outer one
+            return source()
+        if self._waiting:
+            entry = self._waiting.popleft()
+            entry[2].restore()
+        else:
+            self._inside = True
+            try:
+                entry = (source(), None, RandomState.now())
+            except StopIteration as end:
+                entry = (None, end, RandomState.now())
+            finally:
+                self._inside = False
+        self.items.append(entry)
+        if entry[1] is not None:
+            raise entry[1]
+        return entry[0]
+
+    def install(self) -> None:
+        """Patches DataLoader's iterators."""
+        original = _BaseDataLoaderIter.__next__
+        self._original = original
+        tape = self
+
+        def __next__(iterator: Any) -> Any:  # noqa: N807
+            return tape.take(lambda: original(iterator))
+
+        _BaseDataLoaderIter.__next__ = __next__  # type: ignore[method-assign]
+
+    def remove(self) -> None:
+        """Takes the patch off again."""
+        if self._original is not None:
+            _BaseDataLoaderIter.__next__ = self._original  # type: ignore[method-assign]
+            self._original = None
+
+
+class TapedIterator:
+    """An iterator whose items go over a tape."""
+
+    def __init__(self, inner: Iterator[Any], tape: Tape) -> None:
+        self.inner = inner
+        self._tape = tape
+
+    def __iter__(self) -> TapedIterator:
+        return self
+
+    def __next__(self) -> Any:
+        return self._tape.take(lambda: next(self.inner))

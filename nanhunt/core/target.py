@@ -1,0 +1,128 @@
+"""The model under watch: its modules, parameters and buffers, each with its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from nanhunt.errors import MetaDeviceError, NotAModuleError
+
+
+class Target:
+    """One module, or several with a prefix each, seen as one tree of names.
+
+    Args:
+        model: a module, a dict of modules (names become `key.path`), or a sequence of
+            modules (`0.path`).
+
+    Raises:
+        NotAModuleError: it is none of these, or has no parameters.
+        MetaDeviceError: every parameter is on the meta device.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.roots = _roots(model)
+        self.modules: dict[str, nn.Module] = {}
+        self.parameters: dict[str, nn.Parameter] = {}
+        self._names: dict[int, str] = {}
+        self.refresh()
+        if not self.parameters:
+            raise NotAModuleError(
+                "the model has no parameters, so there is no training to watch. "
+                "Pass the module that is trained, or a dict of modules."
+            )
+        if all(parameter.is_meta for parameter in self.parameters.values()):
+            raise MetaDeviceError(
+                "the model is on the meta device and has no values. Move it with "
+                "`model.to_empty(device=...)` and initialise it before the hunt."
+            )
+
+    def refresh(self) -> None:
+        """Reads the tree anew; lazy modules create parameters in their first step."""
+        self.modules = {
+            _join(prefix, path): module
+            for prefix, root in self.roots.items()
+            for path, module in root.named_modules()
+        }
+        self.parameters = {
+            _join(prefix, path): parameter
+            for prefix, root in self.roots.items()
+            for path, parameter in root.named_parameters()
+        }
+        # The first name of a shared module wins, as in `named_modules`.
+        self._names = {}
+        for name, module in self.modules.items():
+            self._names.setdefault(id(module), _without_wrapper(name))
+
+    def module_name(self, module: nn.Module) -> str | None:
+        """The module's qualified name, or None when it is no part of the model."""
+        return self._names.get(id(module))
+
+    def buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields (qualified name, buffer) as they are now; buffers may be replaced any time."""
+        for name, module in self.modules.items():
+            for key, buffer in module._buffers.items():
+                if buffer is not None:
+                    yield _join(_without_wrapper(name), key), buffer
+
+    def owns(self, optimizer: Optimizer) -> bool:
+        """Whether the optimizer holds a parameter of the model."""
+        mine = {id(parameter) for parameter in self.parameters.values()}
+        return any(id(p) in mine for p in parameters_of(optimizer))
+
+    @property
+    def training(self) -> bool:
+        """Whether any module is in training mode."""
+        return any(module.training for module in self.modules.values())
+
+    @property
+    def compiled(self) -> bool:
+        """Whether a part of the model runs through `torch.compile`."""
+        return any(
+            hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None)
+            for module in self.modules.values()
+        )
+
+    def title(self) -> str:
+        """The model in a few words."""
+        names = ", ".join(type(root).__name__ for root in self.roots.values())
+        numbers = [p.numel() for p in self.parameters.values() if not _is_lazy(p)]
+        return f"{names}, {sum(numbers):,} parameters in {len(numbers)} tensors"
+
+
+def parameters_of(optimizer: Optimizer) -> list[Tensor]:
+    """All parameters in an optimizer's groups, in order."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _roots(model: Any) -> dict[str, nn.Module]:
+    if isinstance(model, nn.Module):
+        return {"": model}
+    named: dict[str, Any] = {}
+    if isinstance(model, Mapping):
+        named = {str(key): module for key, module in model.items()}
+    elif isinstance(model, Sequence) and not isinstance(model, str):
+        named = {str(index): module for index, module in enumerate(model)}
+    if named and all(isinstance(module, nn.Module) for module in named.values()):
+        return named
+    raise NotAModuleError(
+        f"the model is of type {type(model).__name__}, not a torch.nn.Module. Pass the module "
+        "that is trained, or a dict or list of modules (generator and discriminator)."
+    )
+
+
+def _join(prefix: str, path: str) -> str:
+    return f"{prefix}.{path}" if prefix and path else prefix or path
+
+
+def _without_wrapper(name: str) -> str:
+    """Drops the level that `torch.compile` puts between a module and its children."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def _is_lazy(parameter: Tensor) -> bool:
+    return isinstance(parameter, torch.nn.parameter.UninitializedTensorMixin)

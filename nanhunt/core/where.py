@@ -1,0 +1,123 @@
+"""Lines of the user's code: which frames count, and how a frame becomes a `Source`."""
+
+from __future__ import annotations
+
+import functools
+import linecache
+import os
+import sys
+import sysconfig
+from types import CodeType, FrameType
+
+import torch
+
+from nanhunt.report import Source
+
+Line = tuple[CodeType, int]
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
+_STDLIB = tuple(
+    os.path.abspath(path) + os.sep
+    for path in {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
+)
+_NOTEBOOK = tuple(
+    os.path.join("site-packages", name) + os.sep
+    for name in ("IPython", "ipykernel", "traitlets", "tornado", "nbclient", "_pytest", "pluggy")
+)
+# The one function of nanhunt that calls the user's step: what lies outside it is no part of it.
+CALL_STEP = "_call_step"
+_ENGINE = os.path.join("torch", "autograd", "graph.py")
+_FUNCTION = os.path.join("torch", "autograd", "function.py")
+_CHECKPOINT = os.path.join("torch", "utils", "checkpoint.py")
+_UPDATES = (
+    os.path.join("torch", "nn", "utils", "clip_grad.py"),
+    os.path.join("torch", "amp", "grad_scaler.py"),
+    os.path.join("torch", "optim", "optimizer.py"),
+)
+
+
+class Stack:
+    """The user's frames at one operation, innermost first.
+
+    Attributes:
+        lines: frames of the user's code, from the innermost out to the step function.
+        before_apply: how many of `lines` lie inside a custom `autograd.Function`.
+        inside_engine: how many of `lines` were called by the autograd engine (hooks,
+            custom backwards, recomputation).
+        recompute: whether activation checkpointing is running its second pass.
+        update: whether this is gradient clipping, unscaling or an optimizer.
+    """
+
+    __slots__ = ("before_apply", "inside_engine", "lines", "recompute", "update")
+
+    def __init__(self, frame: FrameType | None) -> None:
+        self.lines: list[Line] = []
+        self.before_apply = self.inside_engine = 0
+        self.recompute = self.update = False
+        while frame is not None:
+            code = frame.f_code
+            kind = _kind(code.co_filename)
+            if kind == "user":
+                self.lines.append((code, frame.f_lineno))
+            elif kind == "own" and code.co_name == CALL_STEP:
+                break
+            elif kind == "engine":
+                self.inside_engine = len(self.lines)
+            elif kind == "function":
+                self.before_apply = len(self.lines)
+            elif kind == "checkpoint" and not self.inside_engine:
+                self.recompute |= code.co_name in ("unpack_hook", "backward", "recompute_fn")
+            elif kind == "update" and code.co_name not in ("scale", "zero_grad"):
+                self.update = True
+            frame = frame.f_back
+
+    def sources(self, skip: int = 0) -> tuple[Source, ...]:
+        """The frames as sources, outermost first, without the `skip` innermost ones."""
+        return tuple(source_of(line) for line in reversed(self.lines[skip:]))
+
+
+@functools.lru_cache(maxsize=4096)
+def _kind(filename: str) -> str:
+    if filename.startswith(_PACKAGE):
+        return "own"
+    if filename.startswith(_TORCH):
+        for ending, kind in (
+            (_ENGINE, "engine"),
+            (_FUNCTION, "function"),
+            (_CHECKPOINT, "checkpoint"),
+            *((ending, "update") for ending in _UPDATES),
+        ):
+            if filename.endswith(ending):
+                return kind
+        return "torch"
+    if filename.startswith("<frozen") or any(part in filename for part in _NOTEBOOK):
+        return "library"
+    if filename.startswith(_STDLIB) and "site-packages" not in filename:
+        return "library"
+    return "user"
+
+
+def is_user_code(filename: str) -> bool:
+    """Whether a file is neither torch, nanhunt nor the standard library."""
+    return _kind(filename) == "user"
+
+
+def source_of(line: Line) -> Source:
+    """Reads the text of a line; for a notebook cell also its execution count."""
+    code, number = line
+    return Source(
+        file=code.co_filename,
+        line=number,
+        code=linecache.getline(code.co_filename, number).strip(),
+        function=code.co_name,
+        cell=_cell_number(code.co_filename),
+    )
+
+
+def _cell_number(filename: str) -> int | None:
+    """The execution count of the cell that IPython compiled under this name, if any."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    names = getattr(getattr(shell, "compile", None), "_filename_map", None)
+    return names.get(filename) if isinstance(names, dict) else None

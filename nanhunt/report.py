@@ -1,0 +1,332 @@
+"""What a hunt found: frozen records of numbers and strings, and their JSON form.
+
+Nothing here holds a tensor, a module, a traceback or a closure, so a report can
+outlive the run, cross processes and be saved. Only the standard library is used.
+
+JSON has no NaN and no infinities, so a non-finite number in a float field is
+written as the string "nan", "inf" or "-inf" and read back from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar, Union
+
+from nanhunt.errors import ReportFormatError
+
+FORMAT = "nanhunt.report"
+VERSION = 1
+MIME_TYPE = "application/vnd.nanhunt.report.v1+json"
+FILE_SUFFIX = ".nanhunt.json"
+
+_Record = TypeVar("_Record")
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorStats:
+    """Exact statistics of one tensor at one moment.
+
+    Attributes:
+        name: what the tensor is, e.g. `"input 0"`, `"output"` or a parameter's name.
+        shape: its shape; empty for a scalar.
+        dtype: e.g. `"float16"`, without the `torch.` prefix.
+        device: e.g. `"cpu"`, `"cuda:0"`.
+        numel: number of elements; a complex element counts once.
+        nan: elements that are NaN (complex: in either part).
+        posinf: elements that are +Inf (complex: in either part, and not NaN).
+        neginf: elements that are -Inf, likewise.
+        zeros: elements equal to zero.
+        absmin: smallest magnitude above zero of the finite elements, or None.
+        absmax: largest magnitude of the finite elements, or None when there is none.
+        mean: mean of the finite elements, or None (also for complex tensors).
+        headroom: powers of two between `absmax` and the largest finite number of the
+            dtype; 0 means the next doubling overflows. None when not applicable.
+        first_bad: index of the first non-finite element, or None.
+        note: why something could not be computed, or an empty string.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    device: str
+    numel: int
+    nan: int = 0
+    posinf: int = 0
+    neginf: int = 0
+    zeros: int = 0
+    absmin: float | None = None
+    absmax: float | None = None
+    mean: float | None = None
+    headroom: float | None = None
+    first_bad: tuple[int, ...] | None = None
+    note: str = ""
+
+    @property
+    def bad(self) -> int:
+        """Number of elements that are not finite."""
+        return self.nan + self.posinf + self.neginf
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One line of the user's code.
+
+    Attributes:
+        file: path of the file; for a notebook cell the kernel's name for it.
+        line: line number, counted from 1.
+        code: the line's text, stripped; empty when the source cannot be read.
+        function: name of the enclosing function, e.g. `"forward"`.
+        cell: execution count of the notebook cell, or None outside a notebook.
+    """
+
+    file: str
+    line: int
+    code: str
+    function: str = ""
+    cell: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """One module call on the way to the culprit, oldest first in a finding.
+
+    Attributes:
+        module: qualified name of the module, `""` the root.
+        call: n-th call of the module in the step, from 1, or `"recompute"`.
+        kind: class name of the module, e.g. `"Linear"`.
+        output: statistics of its output (the first floating-point tensor in it).
+    """
+
+    module: str
+    call: int | str
+    kind: str
+    output: TensorStats
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A replay of the failing step with one remedy applied.
+
+    Attributes:
+        remedy: what was changed, in a few words.
+        cured: whether the step was healthy then; None when it could not be run.
+        loss: the loss of that replay, or None when there was none.
+        gradient_change: largest relative change of a gradient that had been finite
+            before, or None.
+        invasiveness: 0 for the smallest change; trials are listed by it.
+        snippet: the change as code for the user's program, or an empty string.
+        note: what else must be said.
+    """
+
+    remedy: str
+    cured: bool | None
+    loss: float | None = None
+    gradient_change: float | None = None
+    invasiveness: int = 0
+    snippet: str = ""
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What the hunt holds to be true, with its evidence.
+
+    Attributes:
+        severity: `"critical"` (it reaches a loss, gradient, parameter, buffer or
+            optimizer state, or is a ComplexHalf birth) or `"warning"`.
+        kind: `"nan"`, `"inf"`, `"complex_half"`, `"poisoned_state"`, `"not_training"`.
+        phase: `"forward"`, `"backward"`, `"optimizer"`, `"state"`, `"data"`, `"loop"`.
+        step: the step in which it happened, counted from 0.
+        module: qualified name of the innermost module, `""` the root, None outside any.
+        call: n-th call of that module in the step, from 1; `"recompute"` under
+            activation checkpointing's second pass; None outside any module.
+        op: the aten operation, e.g. `"aten.log.default"`, or None.
+        node: the autograd node whose backward ran, e.g. `"LogBackward0"`, or None.
+        source: the line; for a backward finding the *forward* line.
+        stack: the user's frames, outermost first.
+        tensor: name of the parameter, buffer, optimizer state or batch entry if that
+            is the culprit or what was poisoned, else None.
+        inputs: statistics of the operation's inputs before it ran.
+        outputs: statistics of its outputs.
+        cause: id of the rule that explains it, or `"not_established"`.
+        explanation: one sentence.
+        evidence: further facts, a sentence each.
+        reaches: the bad things that descend from it, e.g. `"loss"`,
+            `"gradient of encoder.weight"`.
+        frames: the last module calls before it, oldest first.
+        trials: remedies tried by replay, least invasive first.
+    """
+
+    severity: str
+    kind: str
+    phase: str
+    step: int
+    module: str | None = None
+    call: int | str | None = None
+    op: str | None = None
+    node: str | None = None
+    source: Source | None = None
+    stack: tuple[Source, ...] = ()
+    tensor: str | None = None
+    inputs: tuple[TensorStats, ...] = ()
+    outputs: tuple[TensorStats, ...] = ()
+    cause: str = "not_established"
+    explanation: str = ""
+    evidence: tuple[str, ...] = ()
+    reaches: tuple[str, ...] = ()
+    frames: tuple[Frame, ...] = ()
+    trials: tuple[Trial, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """The result of a hunt.
+
+    Attributes:
+        steps_run: steps that ran, the failing one included.
+        findings: everything found, critical first, in the order of importance.
+        replay: `"bit_exact"`, `"symptom"` (same failure, other bits),
+            `"not_reproduced"` with a reason after a colon, or `"not_needed"`.
+        interrupted: whether the user stopped the hunt.
+        title: the model in a few words, e.g. `"Enhancer, 1.8 M parameters"`.
+        notes: what could not be done, and other facts worth a line.
+        environment: versions and devices, e.g. `{"torch": "2.13.0"}`.
+        costs: measured seconds and ratios, e.g. `{"step_seconds": 0.1}`.
+    """
+
+    steps_run: int
+    findings: tuple[Finding, ...] = ()
+    replay: str = "not_needed"
+    interrupted: bool = False
+    title: str = ""
+    notes: tuple[str, ...] = ()
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    costs: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def finding(self) -> Finding | None:
+        """The main critical finding, or None."""
+        return next((f for f in self.findings if f.severity == "critical"), None)
+
+    @property
+    def healthy(self) -> bool:
+        """True when there is no critical finding."""
+        return self.finding is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON data; `from_dict` reads it back."""
+        body = _encode(self)
+        return {"format": FORMAT, "version": VERSION, "healthy": self.healthy, **body}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Report:
+        """Reads what `to_dict` made.
+
+        Raises:
+            ReportFormatError: the data is no report, of an unknown version, or damaged.
+        """
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise ReportFormatError("this is not a nanhunt report: its `format` is missing")
+        if data.get("version") != VERSION:
+            raise ReportFormatError(
+                f"this report has version {data.get('version')!r}; this nanhunt reads version "
+                f"{VERSION}. Install the version of nanhunt that wrote it, or a newer one."
+            )
+        return _decode(cls, data, "report")
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the report as JSON; the name is given the suffix `.nanhunt.json`."""
+        path = Path(path)
+        if not path.name.endswith(FILE_SUFFIX):
+            path = path.with_name(path.name.removesuffix(".json") + FILE_SUFFIX)
+        path.write_text(json.dumps(self.to_dict(), allow_nan=False, indent=1), encoding="utf-8")
+        return path
+
+    def to_html(self, path: str | Path | None = None) -> str:
+        """Returns the report as HTML; with `path` also writes a standalone page there."""
+        from nanhunt import render
+
+        if path is not None:
+            Path(path).write_text(render.html_page(self), encoding="utf-8")
+        return render.html(self)
+
+    def __str__(self) -> str:
+        from nanhunt import render
+
+        return render.text(self)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from nanhunt import render
+
+        return render.mime_bundle(self)
+
+
+def load_report(path: str | Path) -> Report:
+    """Reads a report from a `*.nanhunt.json` file.
+
+    Raises:
+        ReportFormatError: the file is not JSON, no report, or of an unknown version.
+        OSError: the file cannot be read.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ReportFormatError(f"{path} is not a nanhunt report: {error}") from error
+    return Report.from_dict(data)
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    if dataclasses.is_dataclass(value):
+        return {f.name: _encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, tuple):
+        return [_encode(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _encode(item) for key, item in value.items()}
+    return value
+
+
+def _decode(record: type[_Record], data: Any, where: str) -> _Record:
+    if not isinstance(data, dict):
+        raise ReportFormatError(f"{where}: expected an object, got {type(data).__name__}")
+    hints = typing.get_type_hints(record)
+    values = {}
+    for field in dataclasses.fields(record):  # type: ignore[arg-type]
+        if field.name in data:
+            spot = f"{where}.{field.name}"
+            values[field.name] = _decode_value(hints[field.name], data[field.name], spot)
+    try:
+        return record(**values)
+    except TypeError as error:
+        raise ReportFormatError(f"{where}: {error}") from error
+
+
+def _decode_value(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        options = [option for option in arguments if option is not type(None)]
+        for option in options[:-1]:
+            if type(value) is option:
+                return value
+        return _decode_value(options[-1], value, where)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_decode_value(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {str(k): _decode_value(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _decode(hint, value, where)
+    if hint is float and value in ("nan", "inf", "-inf"):
+        return float(value)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and type(value) is hint:
+        return value
+    raise ReportFormatError(f"{where}: {type(value).__name__} does not belong there")
