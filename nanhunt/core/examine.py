@@ -187,13 +187,13 @@ class Examiner:
         if not original.sinks and not original.suspects:
             return Examination(None)
         reason = self._snapshot.missing or "the state could not be put back"
-        return Examination(_sink_finding(original), (), f"not_reproduced: {reason}")
+        return Examination(sink_finding(original), (), f"not_reproduced: {reason}")
 
     def _not_reproduced(self, original: StepFacts) -> Examination:
         reason = "the same step was healthy when it was run again"
         if self._snapshot.lost:
             reason = "a tensor was written that never had been before, and could not be put back"
-        return Examination(_sink_finding(original), (), f"not_reproduced: {reason}")
+        return Examination(sink_finding(original), (), f"not_reproduced: {reason}")
 
     # -- names of memory ----------------------------------------------------------------------
 
@@ -254,7 +254,7 @@ def _set_scales(scalers: list[GradScaler], scale: float) -> None:
         scaler._init_scale = scale
 
 
-def _sink_finding(facts: StepFacts) -> Finding:
+def sink_finding(facts: StepFacts) -> Finding:
     """A finding that only says what was bad at the end, for a step that cannot be replayed."""
     sinks: list[Sink] = facts.sinks
     phases = {"loss": "forward", "gradient": "backward", "parameter": "optimizer"}
@@ -273,7 +273,7 @@ def _sink_finding(facts: StepFacts) -> Finding:
 
 def _compiler_finding(facts: StepFacts) -> Finding:
     return dataclasses.replace(
-        _sink_finding(facts),
+        sink_finding(facts),
         cause="compiler_only",
         explanation="The step fails as compiled by torch.compile and is healthy when the same "
         "code runs eagerly: the failure comes from the compiler.",

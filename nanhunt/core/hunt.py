@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,7 +12,8 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from nanhunt.core.examine import Examination, Examiner
-from nanhunt.core.locate import birth_finding, swallowed_findings
+from nanhunt.core.findings import Ledger, listed
+from nanhunt.core.findings import last_report as last_report
 from nanhunt.core.observe import Activity, Observer
 from nanhunt.core.progress import Progress
 from nanhunt.core.raised import note_for
@@ -23,17 +23,11 @@ from nanhunt.core.skips import SkipWatch
 from nanhunt.core.state import Snapshot, end_state
 from nanhunt.core.surroundings import Surroundings, optimizers_in_memory
 from nanhunt.core.tape import Tape, TapedIterator
+from nanhunt.core.stats import fingerprint
 from nanhunt.core.target import Target
-from nanhunt.errors import (
-    HuntClosedError,
-    NoBackwardError,
-    NoOptimizerError,
-    StepFunctionError,
-    UsageError,
-)
+from nanhunt.core.usage import check_first_step, check_step_fn
+from nanhunt.errors import HuntClosedError, UsageError
 from nanhunt.report import Finding, Report
-
-_last_report: Report | None = None
 
 
 def hunt(model: Any, step_fn: Callable[..., Any], **options: Any) -> Report:
@@ -71,11 +65,6 @@ def hunt(model: Any, step_fn: Callable[..., Any], **options: Any) -> Report:
         return started.run(steps)
 
 
-def last_report() -> Report | None:
-    """The report of the last hunt, also of one that ended with an exception."""
-    return _last_report
-
-
 class Hunt:
     """A hunt that can be stepped by hand.
 
@@ -90,9 +79,6 @@ class Hunt:
         progress: True for a line on a terminal, or a callable
             `(steps_done, steps_total, what)`, called at most ten times a second.
 
-    Attributes:
-        report: the report of what has been found so far.
-        steps_run: number of steps run.
     """
 
     def __init__(
@@ -108,33 +94,27 @@ class Hunt:
         progress: bool | Callable[[int, int, str], None] = True,
     ) -> None:
         self._target = Target(model)
-        _check_step_fn(step_fn, data is not None)
+        check_step_fn(step_fn, data is not None)
         self._step_fn = step_fn
         self._tape = Tape()
         self._data = TapedIterator(iter(data), self._tape) if data is not None else None
         self._around = Surroundings(step_fn)
         self._by_hand = isinstance(optimizer, tuple | list) and not optimizer
-        given = _listed(optimizer, Optimizer, "optimizer")
+        given = listed(optimizer, Optimizer, "optimizer")
         found = given or [o for o in self._around.optimizers if self._target.owns(o)]
         self._optimizers = found or [o for o in optimizers_in_memory() if self._target.owns(o)]
-        self._scalers = _listed(scaler, GradScaler, "scaler") or self._around.scalers
+        self._scalers = listed(scaler, GradScaler, "scaler") or self._around.scalers
         self._snapshot = Snapshot(
             self._target, self._around, self._optimizers, self._scalers, snapshot
         )
         self._complex_half = complex_half
         self._progress = Progress(progress)
         self._skips = SkipWatch()
-        self._acquitted = _written_masks(self._target)
+        self._ledger = Ledger(self._target)
         self._exact_labels: set[str] = set()
         self._backwards_before = 0
         self._closed = False
-        self._findings: list[Finding] = []
-        self._notes: list[str] = []
-        self._replay = "not_needed"
-        self._step_seconds: list[float] = []
-        self._costs: dict[str, float] = {}
-        self.interrupted = False
-        self.steps_run = 0
+        self._batch: Any = None
 
     def __enter__(self) -> Hunt:
         return self
@@ -154,9 +134,9 @@ class Hunt:
                 if self.step() is not None:
                     break
         except KeyboardInterrupt:
-            self.interrupted = True
+            self._ledger.interrupted = True
         except _DataEnded:
-            self._notes.append(f"the data ended after {self.steps_run} steps")
+            self._ledger.notes.append(f"the data ended after {self.steps_run} steps")
         finally:
             self._progress.finish(self.steps_run, steps)
         return self.report
@@ -183,7 +163,7 @@ class Hunt:
                         self.rewind()
                     raise
         finally:
-            self._publish()
+            self._ledger.publish()
 
     def rewind(self) -> None:
         """Puts everything back to the start of the last step; its batches come again."""
@@ -196,27 +176,17 @@ class Hunt:
             self._closed = True
             self._snapshot.release()
             self._tape = Tape()
-            self._publish()
+            self._ledger.publish()
 
     @property
     def report(self) -> Report:
         """What has been found so far."""
-        critical_first = sorted(self._findings, key=_importance)
-        costs = dict(self._costs)
-        if self._step_seconds:
-            costs["watched_step_seconds"] = sorted(self._step_seconds)[
-                len(self._step_seconds) // 2
-            ]
-        return Report(
-            steps_run=self.steps_run,
-            findings=tuple(critical_first),
-            replay=self._replay,
-            interrupted=self.interrupted,
-            title=self._target.title(),
-            notes=tuple(dict.fromkeys(self._notes)),
-            environment=_environment(self._target),
-            costs=costs,
-        )
+        return self._ledger.report()
+
+    @property
+    def steps_run(self) -> int:
+        """Number of steps run."""
+        return self._ledger.steps_run
 
     # -- one step -------------------------------------------------------------------------------
 
@@ -237,15 +207,16 @@ class Hunt:
             else:
                 facts = self._sentinel.finish(self._call_step())
         seconds = time.perf_counter() - started
-        self.steps_run += 1
+        self._ledger.steps_run += 1
         if observer is not None:
-            self._costs["observed_step_seconds"] = seconds
-            self._note_births(observer, number)
+            self._ledger.costs["observed_step_seconds"] = seconds
+            self._ledger.note_first_step(observer)
         else:
-            self._step_seconds.append(seconds)
+            self._ledger.step_seconds.append(seconds)
         finding = self._look_into(facts, number)
         if finding is None:
-            self._check_usage(facts, number)
+            if number == 0 and not self._by_hand:
+                check_first_step(facts, self._target, self._optimizers)
             self._snapshot.settle()
             if number == 0:
                 self._target.refresh()
@@ -253,7 +224,7 @@ class Hunt:
 
     def _look_into(self, facts: StepFacts, number: int) -> Finding | None:
         """Examines a step when anything about it is suspicious."""
-        self._notes.extend(self._skips.note(facts))
+        self._ledger.notes.extend(self._skips.note(facts))
         skipped_by_loop = facts.backwards == 0 and self._backwards_before > 0
         self._backwards_before = max(self._backwards_before, facts.backwards)
         if facts.suspects or skipped_by_loop:
@@ -270,7 +241,7 @@ class Hunt:
         examiner = self._examiner()
         present = examiner.exact_facts()
         facts.sinks = [*facts.sinks, *present.sinks]
-        facts.prints = present.prints + [p for p in _loss_prints(facts)]
+        facts.prints = present.prints + [("loss", fingerprint(loss)) for loss in facts.losses]
         after = end_state(self._snapshot)
         result = examiner.examine(facts, error)
         finding = self._conclude(result, number, facts)
@@ -296,7 +267,7 @@ class Hunt:
             result = examiner.locate("symptom", scale=1.0)
             finding = self._conclude(result, number, facts)
             if finding is not None:
-                self._notes.append(
+                self._ledger.notes.append(
                     "GradScaler skipped this step; replayed with a loss scale of 1 the gradients "
                     "are still not finite, so lowering the scale will not help"
                 )
@@ -309,38 +280,21 @@ class Hunt:
         return finding
 
     def _conclude(self, result: Examination, number: int, facts: StepFacts) -> Finding | None:
-        self._acquitted |= set(result.acquitted)
+        self._ledger.acquitted |= set(result.acquitted)
         for warning in result.warnings:
-            self._add(dataclasses.replace(warning, step=number))
+            self._ledger.add(dataclasses.replace(warning, step=number))
         if result.finding is None:
             return None
         finding = dataclasses.replace(result.finding, step=number)
-        self._replay = result.replay
-        self._add(finding)
+        self._ledger.replay = result.replay
+        self._ledger.add(finding)
         return finding
 
     def _note_examination(self, result: Examination, examiner: Examiner, seconds: float) -> None:
-        self._costs["examination_seconds"] = seconds
-        self._costs["replays"] = float(examiner.replays)
+        self._ledger.costs["examination_seconds"] = seconds
+        self._ledger.costs["replays"] = float(examiner.replays)
         if self._snapshot.missing:
-            self._notes.append(f"{self._snapshot.missing}: the step was not undone")
-
-    def _note_births(self, observer: Observer, number: int) -> None:
-        seen = set()
-        for birth in observer.births:
-            finding = birth_finding(birth, number)
-            key = (finding.op, finding.module, finding.source)
-            if key not in seen:
-                seen.add(key)
-                self._add(finding)
-        for warning in swallowed_findings(observer, number, frozenset()):
-            self._add(warning)
-
-    def _add(self, finding: Finding) -> None:
-        same = (finding.kind, finding.op, finding.module, finding.source, finding.severity)
-        known = [(f.kind, f.op, f.module, f.source, f.severity) for f in self._findings]
-        if same not in known:
-            self._findings.append(finding)
+            self._ledger.notes.append(f"{self._snapshot.missing}: the step was not undone")
 
     def _examiner(self) -> Examiner:
         return Examiner(
@@ -350,7 +304,7 @@ class Hunt:
             self._optimizers,
             self._scalers,
             self._replayed_step,
-            self._acquitted,
+            self._ledger.acquitted,
         )
 
     # -- the user's code ------------------------------------------------------------------------
@@ -386,23 +340,6 @@ class Hunt:
         else:  # Python 3.10 has no add_note; tracebacks there do not show notes
             error.__notes__ = [note]  # type: ignore[attr-defined]
 
-    def _check_usage(self, facts: StepFacts, number: int) -> None:
-        """After a healthy first step: does this look like training at all?"""
-        if number > 0 or not self._target.training or self._by_hand:
-            return
-        if not facts.backwards:
-            raise NoBackwardError(
-                "step_fn never called backward() although the model is in training mode. Call "
-                "loss.backward() inside step_fn, or call model.eval() first if this is meant to "
-                "be an evaluation step."
-            )
-        if not self._optimizers:
-            raise NoOptimizerError(
-                "no optimizer holds a parameter of this model, so nothing is trained. Build the "
-                "optimizer from model.parameters() and step it inside step_fn, or pass "
-                "optimizer=() if the step updates parameters by hand."
-            )
-
     def _make_sentinel(self, activity: Activity, observer: Observer | None) -> Sentinel:
         return Sentinel(
             self._target,
@@ -410,17 +347,13 @@ class Hunt:
             self._optimizers,
             self._scalers,
             observer=observer,
-            acquitted=self._acquitted,
+            acquitted=self._ledger.acquitted,
             exact_labels=self._exact_labels,
             activity=activity,
         )
 
     def _installed(self) -> _Installed:
         return _Installed(self._tape, self._around)
-
-    def _publish(self) -> None:
-        global _last_report
-        _last_report = self.report
 
 
 class _DataEnded(Exception):
@@ -449,65 +382,3 @@ class _Installed:
             for slot, wrapper in self._wrapped:
                 if slot.get() is wrapper:
                     slot.put(wrapper.inner)
-
-
-def _check_step_fn(step_fn: Any, takes_batch: bool) -> None:
-    if not callable(step_fn):
-        raise StepFunctionError(
-            f"step_fn is of type {type(step_fn).__name__} and cannot be called. Pass the function "
-            "itself, without parentheses."
-        )
-    try:
-        signature = inspect.signature(step_fn)
-    except (TypeError, ValueError):  # some built-in callables have none
-        return
-    try:
-        signature.bind(*([None] if takes_batch else []))
-    except TypeError as error:
-        wanted = "one batch" if takes_batch else "no argument"
-        hint = (
-            "Give it exactly one parameter."
-            if takes_batch
-            else "Wrap it (`lambda: step(batch)`), or pass data= so that each call gets a batch."
-        )
-        raise StepFunctionError(
-            f"step_fn{signature} must take {wanted} here ({error}). {hint}"
-        ) from None
-
-
-def _listed(given: Any, kind: type[Any], name: str) -> list[Any]:
-    if given is None:
-        return []
-    items = list(given) if isinstance(given, list | tuple) else [given]
-    for item in items:
-        if not isinstance(item, kind):
-            raise UsageError(
-                f"{name} is of type {type(item).__name__}, not a {kind.__module__}.{kind.__name__}"
-            )
-    return items
-
-
-def _written_masks(target: Target) -> set[str]:
-    """Buffers that are not finite before the hunt begins; they count only if something reads them."""
-    from nanhunt.core.stats import is_bad
-
-    return {
-        name
-        for name, buffer in target.buffers()
-        if is_bad(buffer) and name.rpartition(".")[2] not in ("running_mean", "running_var")
-    }
-
-
-def _loss_prints(facts: StepFacts) -> list[tuple[str, tuple[int, int]]]:
-    from nanhunt.core.stats import fingerprint
-
-    return [("loss", fingerprint(loss)) for loss in facts.losses]
-
-
-def _importance(finding: Finding) -> tuple[bool, bool, int]:
-    return finding.severity != "critical", finding.kind == "complex_half", finding.step
-
-
-def _environment(target: Target) -> dict[str, str]:
-    devices = sorted({str(p.device) for p in target.parameters.values()})
-    return {"torch": torch.__version__, "devices": ", ".join(devices)}

@@ -234,7 +234,7 @@ class Sentinel:
         facts.returned = returned
         for tensor in _loss_tensors(returned):
             self._see_loss(tensor)
-        if not facts.stepped and not facts.skipped and facts.backwards:
+        if not facts.stepped and not facts.skipped and (facts.backwards or self._exact):
             # Gradients that wait for a later update are not to be lost by then.
             for optimizer in self._optimizers:
                 self._check_gradients(optimizer)
@@ -254,6 +254,10 @@ class Sentinel:
         if _bad_number(returned):
             facts.suspects.append("returned number")
         return facts
+
+    def stop_observing(self) -> None:
+        """From here on nobody observes the operations of the steps."""
+        self._observer = None
 
     def _take_prints(self, buffers: list[tuple[str, Tensor]]) -> None:
         prints = self.facts.prints

@@ -1,0 +1,109 @@
+"""The ledger of a hunt: what was found, what it cost, and the report made from it."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import torch
+
+from nanhunt.core.locate import birth_finding, swallowed_findings
+from nanhunt.core.observe import Observer
+from nanhunt.core.stats import is_bad
+from nanhunt.core.target import Target
+from nanhunt.errors import UsageError
+from nanhunt.report import Finding, Report
+
+_last_report: Report | None = None
+
+
+def last_report() -> Report | None:
+    """The report of the last hunt, also of one that ended with an exception."""
+    return _last_report
+
+
+class Ledger:
+    """Collects what a hunt finds.
+
+    Attributes:
+        steps_run: steps run, the failing one included.
+        acquitted: names of buffers whose infinities are a mask; nobody looks at them again.
+        replay, interrupted, notes, costs: as in `Report`.
+        step_seconds: duration of each watched step.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._findings: list[Finding] = []
+        self.steps_run = 0
+        self.replay = "not_needed"
+        self.interrupted = False
+        self.notes: list[str] = []
+        self.costs: dict[str, float] = {}
+        self.step_seconds: list[float] = []
+        # Infinite before the hunt began: they count only if something reads them.
+        self.acquitted = {
+            name
+            for name, buffer in target.buffers()
+            if is_bad(buffer) and name.rpartition(".")[2] not in ("running_mean", "running_var")
+        }
+
+    def add(self, finding: Finding) -> None:
+        """Adds a finding unless the same stands there already."""
+        known = {_identity(other) for other in self._findings}
+        if _identity(finding) not in known:
+            self._findings.append(finding)
+
+    def note_first_step(self, observer: Observer) -> None:
+        """Takes over what the observed first step shows besides failures."""
+        for birth in observer.births:
+            self.add(birth_finding(birth, 0))
+        for warning in swallowed_findings(observer, 0, frozenset()):
+            self.add(warning)
+
+    def report(self) -> Report:
+        """The report of what has been found so far."""
+        costs = dict(self.costs)
+        if self.step_seconds:
+            costs["watched_step_seconds"] = statistics.median(self.step_seconds)
+        devices = sorted({str(p.device) for p in self._target.parameters.values()})
+        return Report(
+            steps_run=self.steps_run,
+            findings=tuple(sorted(self._findings, key=_importance)),
+            replay=self.replay,
+            interrupted=self.interrupted,
+            title=self._target.title(),
+            notes=tuple(dict.fromkeys(self.notes)),
+            environment={"torch": torch.__version__, "devices": ", ".join(devices)},
+            costs=costs,
+        )
+
+    def publish(self) -> None:
+        """Makes the report the one that `last_report` returns."""
+        global _last_report
+        _last_report = self.report()
+
+
+def listed(given: Any, kind: type[Any], name: str) -> list[Any]:
+    """Takes one thing, several or None, and makes sure of their type.
+
+    Raises:
+        UsageError: one of them is of another type.
+    """
+    if given is None:
+        return []
+    items = list(given) if isinstance(given, list | tuple) else [given]
+    for item in items:
+        if not isinstance(item, kind):
+            raise UsageError(
+                f"{name} is of type {type(item).__name__}, not a {kind.__module__}.{kind.__name__}"
+            )
+    return items
+
+
+def _identity(finding: Finding) -> tuple[Any, ...]:
+    return finding.severity, finding.kind, finding.op, finding.module, finding.source
+
+
+def _importance(finding: Finding) -> tuple[bool, bool, int]:
+    return finding.severity != "critical", finding.kind == "complex_half", finding.step

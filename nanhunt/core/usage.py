@@ -1,0 +1,66 @@
+"""Is this call a hunt at all? Checks before the first step and right after it."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch.optim import Optimizer
+
+from nanhunt.core.sentinel import StepFacts
+from nanhunt.core.target import Target
+from nanhunt.errors import NoBackwardError, NoOptimizerError, StepFunctionError
+
+
+def check_step_fn(step_fn: Any, takes_batch: bool) -> None:
+    """Makes sure that `step_fn` can be called as a hunt calls it.
+
+    Raises:
+        StepFunctionError: it cannot.
+    """
+    if not callable(step_fn):
+        raise StepFunctionError(
+            f"step_fn is of type {type(step_fn).__name__} and cannot be called. Pass the function "
+            "itself, without parentheses."
+        )
+    try:
+        signature = inspect.signature(step_fn)
+    except (TypeError, ValueError):  # some built-in callables have none
+        return
+    try:
+        signature.bind(*([None] if takes_batch else []))
+    except TypeError as error:
+        wanted, hint = (
+            ("one batch", "Give it exactly one parameter.")
+            if takes_batch
+            else (
+                "no argument",
+                "Wrap it (`lambda: step(batch)`), or pass data= so that each call gets a batch.",
+            )
+        )
+        raise StepFunctionError(
+            f"step_fn{signature} must take {wanted} here ({error}). {hint}"
+        ) from None
+
+
+def check_first_step(facts: StepFacts, target: Target, optimizers: list[Optimizer]) -> None:
+    """After a healthy first step in training mode: does this look like training at all?
+
+    Raises:
+        NoBackwardError: `backward` was never called.
+        NoOptimizerError: no optimizer that holds a parameter of the model is known.
+    """
+    if not target.training:
+        return
+    if not facts.backwards:
+        raise NoBackwardError(
+            "step_fn never called backward() although the model is in training mode. Call "
+            "loss.backward() inside step_fn, or call model.eval() first if this is meant to be an "
+            "evaluation step."
+        )
+    if not any(target.owns(optimizer) for optimizer in optimizers):
+        raise NoOptimizerError(
+            "no optimizer holds a parameter of this model, so nothing is trained. Build the "
+            "optimizer from model.parameters() and step it inside step_fn, or pass optimizer=() "
+            "if the step updates parameters by hand."
+        )
