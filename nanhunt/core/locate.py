@@ -185,7 +185,9 @@ def swallowed_findings(observer: Observer, step: int, never_masks: frozenset[int
 
 
 def _reaches(sinks: tuple[Sink, ...]) -> tuple[str, ...]:
-    names = list(dict.fromkeys(str(sink) for sink in sinks))
+    first = [sink for sink in sinks if sink.kind in ("loss", "gradient", "buffer")]
+    # Parameters and optimizer states follow from gradients: they are named when they are alone.
+    names = list(dict.fromkeys(str(sink) for sink in first or sinks))
     if len(names) > _REACHES_SHOWN:
         names = [*names[:_REACHES_SHOWN], f"and {len(names) - _REACHES_SHOWN} more"]
     return tuple(names)

@@ -1,0 +1,180 @@
+"""The magics `%nanhunt model step_fn` and `%%nanhunt model`."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import shlex
+from typing import Any, NoReturn
+
+from IPython.core.error import UsageError
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.magic import Magics, line_cell_magic, magics_class
+
+import nanhunt
+from nanhunt import errors
+from nanhunt.completer import complete, is_model, is_step
+from nanhunt.display import NotebookProgress
+from nanhunt.options import OPTIONS, Option
+from nanhunt.report import Report
+
+_HELP = """Find the first value that broke a training step.
+
+    %nanhunt model step_fn                    hunt, at most 100 steps; returns the report
+    report = %nanhunt model step_fn --steps 500
+    %nanhunt "{'g': gen, 'd': disc}" step_fn  several modules: any expression in quotes
+    %%nanhunt model                           watch the loop in this cell; its steps are
+    for x, y in loader:                       the optimizer's
+        ...
+
+`model` is a module, or a dict or list of modules. `step_fn` is one training step and takes
+no argument (with --data, one batch). The report stands under the cell; after a failure the
+training stands at the start of the failing step.
+
+Options:
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Speaks through IPython's UsageError instead of leaving the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"%nanhunt: {message}")
+
+
+def _parser(cell: bool) -> _Parser:
+    parser = _Parser(prog="%nanhunt", add_help=False, allow_abbrev=False)
+    parser.add_argument("model")
+    if not cell:
+        parser.add_argument("step_fn")
+    for option in options_for(cell):
+        if option.kind == "flag":
+            parser.add_argument(
+                option.flag, dest=option.name, action="store_false", default=option.default
+            )
+        else:
+            kind = int if option.kind == "int" else str
+            parser.add_argument(option.flag, dest=option.name, type=kind, default=option.default)
+    return parser
+
+
+def options_for(cell: bool) -> list[Option]:
+    """The options of the line magic, or those that make sense around a loop."""
+    return [o for o in OPTIONS if not (cell and o.name in ("steps", "data"))]
+
+
+def help_text() -> str:
+    """The magic's help, with every option from the one table."""
+    lines = []
+    for option in OPTIONS:
+        value = {"int": " N", "object": " NAME", "flag": ""}[option.kind]
+        meaning = f"do not {option.help}" if option.flag.startswith("--no-") else option.help
+        lines.append(f"    {option.flag + value:22} {meaning}")
+    return _HELP + "\n".join(lines)
+
+
+@magics_class
+class NanhuntMagics(Magics):
+    """Registered by `%load_ext nanhunt`."""
+
+    @line_cell_magic
+    def nanhunt(self, line: str, cell: str | None = None) -> Report | None:
+        """Replaced by the text of `help_text` when this module is loaded."""
+        arguments = self._parse(line, cell is not None)
+        try:
+            if cell is None:
+                return nanhunt.hunt(**arguments)
+            return self._hunt_cell(cell, arguments)
+        except errors.UsageError as error:
+            raise UsageError(f"%nanhunt: {error}") from None
+
+    nanhunt.__doc__ = help_text()
+
+    def _hunt_cell(self, cell: str, arguments: dict[str, Any]) -> Report:
+        from nanhunt.core.loop import LoopHunt
+
+        shell = self.shell
+        assert shell is not None
+        source = shell.transform_cell(cell)
+        name = shell.compile.cache(source, shell.execution_count, raw_code=cell)
+        code = compile(source, name, "exec")
+        with LoopHunt(**arguments) as hunt:
+            exec(code, shell.user_global_ns, shell.user_ns)  # noqa: S102  the user's own cell
+        return hunt.report
+
+    # -- what the line says -------------------------------------------------------------------------
+
+    def _parse(self, line: str, cell: bool) -> dict[str, Any]:
+        try:
+            words = shlex.split(line)
+        except ValueError as error:
+            raise UsageError(f"%nanhunt: {error}") from None
+        if not words:
+            wanted = "%%nanhunt model" if cell else "%nanhunt model step_fn"
+            raise UsageError(f"{wanted}: name the model{'' if cell else ' and the step function'}")
+        self._check_options(words, cell)
+        found = _parser(cell).parse_args(words)
+        arguments: dict[str, Any] = {"model": self._value(found.model, is_model)}
+        if not cell:
+            arguments["step_fn"] = self._value(found.step_fn, is_step)
+        for option in options_for(cell):
+            value = getattr(found, option.name)
+            if option.kind == "object" and value is not None:
+                value = self._value(value, lambda _: True)
+            arguments[option.name] = value
+        if arguments["progress"]:
+            arguments["progress"] = NotebookProgress(self.shell)
+        return arguments
+
+    @staticmethod
+    def _check_options(words: list[str], cell: bool) -> None:
+        known = [option.flag for option in options_for(cell)]
+        for word in words:
+            name = word.split("=", 1)[0]
+            if name.startswith("--") and name not in known:
+                close = difflib.get_close_matches(name, known, 1)
+                hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+                raise UsageError(f"%nanhunt: unknown option {name}; {hint}")
+
+    def _value(self, expression: str, fits: Any) -> Any:
+        """Evaluates a name or expression in the user's namespace."""
+        assert self.shell is not None
+        namespace = self.shell.user_ns
+        if expression in namespace:
+            return namespace[expression]
+        try:
+            return eval(expression, self.shell.user_global_ns, namespace)  # noqa: S307
+        except (NameError, AttributeError, SyntaxError) as error:
+            names = [n for n, value in namespace.items() if not n.startswith("_") and fits(value)]
+            close = difflib.get_close_matches(expression, names, 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            if not close and names:
+                hint = f"; fitting names here: {', '.join(sorted(names)[:8])}"
+            raise UsageError(f"%nanhunt: {expression}: {error}{hint}") from None
+
+
+def load(shell: InteractiveShell) -> None:
+    """Registers the magics and their completion; loading twice changes nothing."""
+    shell.register_magics(NanhuntMagics)
+    if _complete not in _completers(shell):
+        shell.set_hook("complete_command", _complete, str_key="%nanhunt")
+        shell.set_hook("complete_command", _complete, str_key="%%nanhunt")
+
+
+def unload(shell: InteractiveShell) -> None:
+    """Takes everything back; unloading twice changes nothing."""
+    for kind in ("line", "cell"):
+        shell.magics_manager.magics[kind].pop("nanhunt", None)
+    for key in ("%nanhunt", "%%nanhunt"):
+        shell.strdispatchers["complete_command"].strs.pop(key, None)
+
+
+def _completers(shell: InteractiveShell) -> list[Any]:
+    table = shell.strdispatchers.get("complete_command")
+    chain = table.strs.get("%nanhunt") if table is not None else None
+    return [hook for _, hook in chain.chain] if chain is not None else []
+
+
+def _complete(shell: InteractiveShell, event: Any) -> list[str]:
+    cell = event.line.lstrip().startswith("%%")
+    return complete(event.line, event.symbol, shell.user_ns, cell)

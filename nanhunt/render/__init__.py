@@ -1,0 +1,20 @@
+"""A report as text, as HTML and as a MIME bundle. Standard library only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nanhunt.render.html import html, html_page
+from nanhunt.render.text import text
+from nanhunt.report import MIME_TYPE, Report
+
+__all__ = ["html", "html_page", "mime_bundle", "text"]
+
+
+def mime_bundle(report: Report) -> dict[str, Any]:
+    """The report in every form that a front end may choose from."""
+    return {
+        "text/plain": text(report),
+        "text/html": html(report),
+        MIME_TYPE: report.to_dict(),
+    }

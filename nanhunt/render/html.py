@@ -1,0 +1,101 @@
+"""The report as HTML: without scripts, legible without its stylesheet, in the theme's colours."""
+
+from __future__ import annotations
+
+from html import escape
+
+from nanhunt.render.story import Story, Table, tell
+from nanhunt.report import Report
+
+# JupyterLab's variables first, then VS Code's, then the page's own.
+_STYLE = """
+.nanhunt{--ink:var(--jp-ui-font-color1,var(--vscode-foreground,#1f2328));
+--soft:var(--jp-ui-font-color2,var(--vscode-descriptionForeground,#59636e));
+--line:var(--jp-border-color2,var(--vscode-panel-border,#d1d9e0));
+--code:var(--jp-layout-color2,var(--vscode-textCodeBlock-background,#f3f4f6));
+--bad:var(--jp-error-color1,var(--vscode-errorForeground,#c62828));
+--good:var(--jp-success-color1,var(--vscode-testing-iconPassed,#2e7d32));
+color:var(--ink);font:13px/1.5 var(--jp-ui-font-family,system-ui,sans-serif);max-width:72em}
+.nanhunt .verdict{font-size:15px;font-weight:600;margin:.4em 0;padding:.3em .6em;
+border-left:4px solid var(--bad)}
+.nanhunt.healthy .verdict{border-color:var(--good)}
+.nanhunt pre{background:var(--code);color:var(--ink);padding:.5em .8em;margin:.4em 0;
+overflow-x:auto;font:12px/1.5 var(--jp-code-font-family,ui-monospace,monospace)}
+.nanhunt dl{display:grid;grid-template-columns:max-content 1fr;gap:.15em 1em;margin:.5em 0}
+.nanhunt dt{color:var(--soft)}
+.nanhunt dd{margin:0;overflow-wrap:anywhere}
+.nanhunt table{border-collapse:collapse;margin:.3em 0 .6em;font-size:12px}
+.nanhunt th,.nanhunt td{text-align:left;padding:.15em .9em .15em 0;
+border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums}
+.nanhunt th{color:var(--soft);font-weight:500}
+.nanhunt summary{cursor:pointer;padding:.15em 0}
+.nanhunt summary:focus-visible{outline:2px solid var(--jp-brand-color1,#0969da)}
+.nanhunt ul{margin:.3em 0;padding-left:1.3em}
+.nanhunt .notes{color:var(--soft);font-size:12px}
+"""
+_PAGE_STYLE = """
+:root{color-scheme:light dark}
+body{margin:2em auto;padding:0 1.2em;max-width:76em;background:#fff}
+@media (prefers-color-scheme:dark){body{background:#111418}
+.nanhunt{--ink:#e6e8eb;--soft:#9aa4af;--line:#343b43;--code:#1c2128;--bad:#ff8a80;--good:#81c995}}
+"""
+
+
+def html(report: Report) -> str:
+    """Renders a report as a fragment for a notebook's output."""
+    return _fragment(tell(report))
+
+
+def html_page(report: Report) -> str:
+    """Renders a report as a page of its own, light and dark, that needs no network."""
+    story = tell(report)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>nanhunt: {escape(story.verdict)}</title>\n</head>\n<body>\n<main>\n"
+        f"{_fragment(story)}\n</main>\n<style>{_PAGE_STYLE}</style>\n</body>\n</html>\n"
+    )
+
+
+def _fragment(story: Story) -> str:
+    good = " healthy" if not story.facts or story.verdict.startswith("Healthy") else ""
+    parts = [
+        f"<style>{_STYLE}</style>",
+        f'<section class="nanhunt{good}" aria-label="nanhunt report">',
+        f'<p class="verdict"><span aria-hidden="true">{story.glyph}</span> '
+        f"<strong>{escape(story.verdict)}</strong></p>",
+    ]
+    if story.status == "interrupted":
+        parts.append("<p>The hunt was interrupted.</p>")
+    if story.code:
+        parts.append(f"<pre><code>{escape(story.code)}</code></pre>")
+    if story.facts:
+        entries = "".join(
+            f"<dt>{escape(label)}</dt><dd>{escape(value)}</dd>" for label, value in story.facts
+        )
+        parts.append(f"<dl>{entries}</dl>")
+    parts += [_table(table, number == 0) for number, table in enumerate(story.tables)]
+    if story.others:
+        parts.append(f"<p>Other findings</p>{_list(story.others)}")
+    if story.notes:
+        parts.append(f'<div class="notes">{_list(story.notes)}</div>')
+    parts.append("</section>")
+    return "\n".join(parts)
+
+
+def _table(table: Table, unfolded: bool) -> str:
+    head = "".join(f'<th scope="col">{escape(header)}</th>' for header in table.headers)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+        for row in table.rows
+    )
+    caption = escape(table.caption)
+    return (
+        f"<details{' open' if unfolded else ''}><summary>{caption}</summary>"
+        f'<table aria-label="{caption}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></details>"
+    )
+
+
+def _list(lines: tuple[str, ...]) -> str:
+    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"

@@ -1,0 +1,190 @@
+"""The one telling of a report that every renderer follows, so that all say the same."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from nanhunt.render import wording
+from nanhunt.report import Finding, Frame, Report, TensorStats
+
+_OTHERS_SHOWN = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table with a caption; `brief` rows stay when there is little room."""
+
+    caption: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Story:
+    """A report in words, in the order of importance.
+
+    Attributes:
+        glyph, status: a sign and the word for it; colour alone never carries meaning.
+        verdict: the first line.
+        facts: label and value, most important first.
+        code: the culprit line's text, or an empty string.
+        tables: evidence.
+        others: other findings, one line each.
+        notes: what could not be done, costs.
+    """
+
+    glyph: str
+    status: str
+    verdict: str
+    facts: tuple[tuple[str, str], ...] = ()
+    code: str = ""
+    tables: tuple[Table, ...] = ()
+    others: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def tell(report: Report) -> Story:
+    """Turns a report into its story."""
+    finding = report.finding
+    others = [f for f in report.findings if f is not finding]
+    lines = [f"{f.severity}: {wording.verdict(f)}" for f in others[:_OTHERS_SHOWN]]
+    if len(others) > _OTHERS_SHOWN:
+        lines.append(f"and {len(others) - _OTHERS_SHOWN} more findings")
+    notes = (*_costs(report), *(wording.visible(note, 300) for note in report.notes))
+    if finding is None:
+        return Story(
+            "△" if others else "✓",
+            "interrupted" if report.interrupted else "healthy",
+            _quiet_verdict(report),
+            (("model", wording.visible(report.title, 120)),) if report.title else (),
+            others=tuple(lines),
+            notes=notes,
+        )
+    return Story(
+        "✗",
+        "interrupted" if report.interrupted else "critical",
+        wording.verdict(finding),
+        tuple(_facts(report, finding)),
+        wording.visible(finding.source.code) if finding.source else "",
+        tuple(_tables(finding)),
+        tuple(lines),
+        notes,
+    )
+
+
+def _quiet_verdict(report: Report) -> str:
+    steps = f"{report.steps_run:,} step{'s' if report.steps_run != 1 else ''}"
+    if report.interrupted:
+        return f"Interrupted after {steps}: nothing bad seen until then"
+    return f"Healthy: {steps}, nothing bad seen"
+
+
+def _facts(report: Report, finding: Finding) -> list[tuple[str, str]]:
+    facts = [("why", wording.visible(finding.explanation, 400))]
+    if finding.cause != "not_established":
+        facts.append(("cause", wording.visible(finding.cause, 80)))
+    else:
+        facts.append(("cause", "cause not established"))
+    if finding.op and finding.op not in wording.verdict(finding):
+        facts.append(("operation", wording.visible(finding.op, 80)))
+    if finding.tensor and finding.tensor not in wording.verdict(finding):
+        facts.append(("tensor", wording.visible(finding.tensor, 120)))
+    if finding.reaches:
+        facts.append(("reaches", wording.visible(", ".join(finding.reaches), 300)))
+    facts += [("evidence", wording.visible(line, 300)) for line in finding.evidence]
+    replayed = wording.replay(report.replay)
+    if replayed:
+        facts.append(("replay", replayed))
+    if report.title:
+        facts.append(("model", wording.visible(report.title, 120)))
+    return [(label, value) for label, value in facts if value]
+
+
+def _tables(finding: Finding) -> list[Table]:
+    tables = []
+    stats = [*finding.inputs, *finding.outputs]
+    if stats:
+        tables.append(
+            Table(
+                "What the operation saw",
+                ("tensor", "dtype and shape", "values", "|min| > 0", "|max|", "to limit"),
+                tuple(_stats_row(entry) for entry in stats),
+            )
+        )
+    if finding.frames:
+        tables.append(
+            Table(
+                "Last modules before it",
+                ("module", "class", "dtype", "values", "|max|", "to limit"),
+                tuple(_frame_row(frame) for frame in finding.frames),
+            )
+        )
+    if finding.trials:
+        tables.append(
+            Table(
+                "Remedies tried by replay",
+                ("remedy", "cured", "loss", "gradients moved", "note"),
+                tuple(
+                    (
+                        wording.visible(trial.remedy, 80),
+                        {True: "✓ yes", False: "✗ no", None: "not run"}[trial.cured],
+                        wording.number(trial.loss),
+                        wording.number(trial.gradient_change),
+                        wording.visible(trial.note, 80),
+                    )
+                    for trial in finding.trials
+                ),
+            )
+        )
+    if len(finding.stack) > 1:
+        tables.append(
+            Table(
+                "How the program got there",
+                ("where", "function", "line"),
+                tuple(
+                    (
+                        wording.place(source),
+                        wording.visible(source.function, 60),
+                        wording.visible(source.code, 120),
+                    )
+                    for source in finding.stack
+                ),
+            )
+        )
+    return tables
+
+
+def _stats_row(stats: TensorStats) -> tuple[str, ...]:
+    return (
+        wording.visible(stats.name, 40),
+        wording.shape(stats),
+        wording.bad_counts(stats),
+        wording.number(stats.absmin),
+        wording.number(stats.absmax),
+        wording.bits(stats.headroom),
+    )
+
+
+def _frame_row(frame: Frame) -> tuple[str, ...]:
+    return (
+        f"{wording.visible(frame.module, 60) or '(root)'}{wording.call(frame.call)}",
+        wording.visible(frame.kind, 30),
+        frame.output.dtype,
+        wording.bad_counts(frame.output),
+        wording.number(frame.output.absmax),
+        wording.bits(frame.output.headroom),
+    )
+
+
+def _costs(report: Report) -> list[str]:
+    costs = report.costs
+    parts = []
+    if "watched_step_seconds" in costs:
+        parts.append(f"a watched step took {costs['watched_step_seconds'] * 1e3:.3g} ms (median)")
+    if "observed_step_seconds" in costs:
+        parts.append(f"the observed first one {costs['observed_step_seconds'] * 1e3:.3g} ms")
+    if "examination_seconds" in costs:
+        replays = int(costs.get("replays", 0))
+        told = f" and {replays} replays" if replays else ""
+        parts.append(f"finding the culprit {costs['examination_seconds']:.3g} s{told}")
+    return [", ".join(parts)] if parts else []

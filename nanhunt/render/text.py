@@ -1,0 +1,64 @@
+"""The report as plain text: the verdict first, under 25 lines, at most 100 columns."""
+
+from __future__ import annotations
+
+import textwrap
+
+from nanhunt.render.story import Story, Table, tell
+from nanhunt.report import Report
+
+WIDTH = 100
+LINES = 24
+
+
+def text(report: Report) -> str:
+    """Renders a report for a terminal or a log."""
+    return "\n".join(_lines(tell(report)))
+
+
+def _lines(story: Story) -> list[str]:
+    lines = [_cut(f"{story.glyph} {story.verdict}")]
+    if story.status == "interrupted" and not story.verdict.startswith("Interrupted"):
+        lines.append("  the hunt was interrupted")
+    if story.code:
+        lines.append(_cut(f"    > {story.code}"))
+    for label, value in story.facts:
+        lines += _fact(label, value)
+    tail = [_cut(f"  other: {line}") for line in story.others]
+    tail += [line for note in story.notes for line in _fact("note", note)]
+    lines = _shorten(lines, 14)
+    tail = _shorten(tail, 5)
+    room = LINES - len(lines) - len(tail)
+    for table in story.tables:
+        drawn = _table(table, room)
+        lines += drawn
+        room -= len(drawn)
+    return lines + tail
+
+
+def _fact(label: str, value: str) -> list[str]:
+    first, rest = f"  {label + ':':10} ", " " * 13
+    return textwrap.wrap(value, WIDTH, initial_indent=first, subsequent_indent=rest, max_lines=2)
+
+
+def _table(table: Table, room: int) -> list[str]:
+    """Caption, header and as many of the last rows as fit; nothing when that is too few."""
+    if room < 3:
+        return []
+    shown = table.rows[-(room - 2) :]
+    left = len(table.rows) - len(shown)
+    caption = f"  {table.caption}" + (f" ({left} earlier rows left out)" if left else "")
+    cells = [table.headers, *shown]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(table.headers))]
+    rows = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in cells]
+    return [_cut(caption), *(_cut(f"    {row.rstrip()}") for row in rows)]
+
+
+def _shorten(lines: list[str], most: int) -> list[str]:
+    if len(lines) <= most:
+        return lines
+    return [*lines[: most - 1], f"  ... {len(lines) - most + 1} more lines in the HTML report"]
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
