@@ -133,14 +133,23 @@ class Examiner:
             facts = observer.quietly(finish) if observer is not None else finish()
         return facts, error
 
-    def examine(self, original: StepFacts, error: BaseException | None = None) -> Examination:
-        """Replays the step plainly, then observed, and judges what was seen."""
+    def examine(
+        self, original: StepFacts, error: BaseException | None = None, skipped: bool = False
+    ) -> Examination:
+        """Replays the step plainly, then observed, and judges what was seen.
+
+        Args:
+            original: the step as it was seen first.
+            error: what the user's code raised in it, if anything.
+            skipped: whether the loop itself left out the backward pass this time.
+        """
         if self._snapshot.missing:
             return self._without_replay(original)
         plain, plain_error = self.replay()
-        if not plain.bad and error is None and not original.sinks:
+        quiet = not plain.bad and not original.sinks
+        if quiet and error is None and not skipped:
             return Examination(None)  # the screen tripped on finite values
-        if not plain.bad and plain_error is None:
+        if not plain.bad and plain_error is None and not skipped:
             return self._not_reproduced(original)
         same = sorted(plain.prints) == sorted(original.prints)
         replay = "bit_exact" if same else "symptom"

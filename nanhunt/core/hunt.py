@@ -228,13 +228,17 @@ class Hunt:
         skipped_by_loop = facts.backwards == 0 and self._backwards_before > 0
         self._backwards_before = max(self._backwards_before, facts.backwards)
         if facts.suspects or skipped_by_loop:
-            return self._examine(facts, number)
+            return self._examine(facts, number, skipped=skipped_by_loop)
         if facts.skipped and self._skips.worth_a_probe() and not self._snapshot.missing:
             return self._probe_skip(number)
         return None
 
     def _examine(
-        self, facts: StepFacts, number: int, error: Exception | None = None
+        self,
+        facts: StepFacts,
+        number: int,
+        error: Exception | None = None,
+        skipped: bool = False,
     ) -> Finding | None:
         self._progress.show(number, number, "examining")
         started = time.perf_counter()
@@ -243,7 +247,7 @@ class Hunt:
         facts.sinks = [*facts.sinks, *present.sinks]
         facts.prints = present.prints + [("loss", fingerprint(loss)) for loss in facts.losses]
         after = end_state(self._snapshot)
-        result = examiner.examine(facts, error)
+        result = examiner.examine(facts, error, skipped)
         finding = self._conclude(result, number, facts)
         if finding is None and error is None:
             with uninterrupted():

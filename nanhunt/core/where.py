@@ -55,6 +55,7 @@ class Stack:
         self.lines: list[Line] = []
         self.before_apply = self.inside_engine = 0
         self.recompute = self.update = False
+        in_engine = False
         while frame is not None:
             code = frame.f_code
             kind = _kind(code.co_filename)
@@ -63,10 +64,11 @@ class Stack:
             elif kind == "own" and code.co_name == CALL_STEP:
                 break
             elif kind == "engine":
+                in_engine = True
                 self.inside_engine = len(self.lines)
             elif kind == "function":
                 self.before_apply = len(self.lines)
-            elif kind == "checkpoint" and not self.inside_engine:
+            elif kind == "checkpoint" and not in_engine:
                 self.recompute |= code.co_name in ("unpack_hook", "backward", "recompute_fn")
             elif kind == "update" and code.co_name not in ("scale", "zero_grad"):
                 self.update = True
