@@ -268,7 +268,7 @@ class Observer(TorchDispatchMode):
         if self.activity.in_backward() and not torch.is_grad_enabled():
             return None
         stack = Stack(sys._getframe(2))
-        number = torch.autograd._get_sequence_nr() - 1
+        number = torch._C._autograd._get_sequence_nr() - 1
         forward = ForwardOp(index, op, self.modules.place, stack)
         if node is not None and not stack.recompute:
             # A backward that is itself differentiated: its nodes belong to the forward line.

@@ -117,8 +117,10 @@ class Sentinel:
 
     def _watched_backward(self, original: Any) -> Any:
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-            self.facts.backwards += 1
-            if not self.facts.scaled:
+            # Reentrant checkpointing calls backward on its own outputs: no losses.
+            inner = self.activity.in_backward()
+            self.facts.backwards += not inner
+            if not self.facts.scaled and not inner:
                 for tensor in plain_tensors(tensors):
                     self._see_loss(tensor)
             self.activity.backward += 1

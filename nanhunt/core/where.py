@@ -66,7 +66,7 @@ class Stack:
             elif kind == "engine":
                 in_engine = True
                 self.inside_engine = len(self.lines)
-            elif kind == "function":
+            elif kind == "function" and not self.recompute and not self.before_apply:
                 self.before_apply = len(self.lines)
             elif kind == "checkpoint" and not in_engine:
                 self.recompute |= code.co_name in ("unpack_hook", "backward", "recompute_fn")
