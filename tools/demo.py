@@ -3,36 +3,53 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
-import nanhunt
+from nanhunt.report import FILE_SUFFIX, load_report
 
 ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
+SOURCE = EXAMPLES / "01_first_hunt.ipynb"
 OUT = ROOT / "build" / "demo"
+SAVED = OUT / f"first_hunt{FILE_SUFFIX}"  # written by the notebook's last cell
 
 
-def main() -> None:
-    """Executes the notebook, prints the report, says where everything lies."""
+def run_notebook() -> Path:
+    """Executes the notebook in a kernel that works in the output folder; returns the copy."""
     OUT.mkdir(parents=True, exist_ok=True)
-    os.environ["PYTHONPATH"] = str(ROOT / "examples")
-    source = ROOT / "examples" / "01_first_hunt.ipynb"
-    notebook = nbformat.read(source, as_version=4)
-    print(f"running {source.name} in a kernel ...", flush=True)
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(OUT)}}).execute()
-    executed = OUT / source.name
-    nbformat.write(notebook, executed)
-    shutil.copytree(ROOT / "examples" / "stories", OUT / "stories", dirs_exist_ok=True)
-    print()
-    print(nanhunt.load_report(OUT / "first_hunt.nanhunt.json"))
-    print()
+    SAVED.unlink(missing_ok=True)  # a verdict of an earlier run must not pass for this one
+    notebook = nbformat.read(SOURCE, as_version=4)
+    client = NotebookClient(notebook, timeout=600, kernel_name="python3")
+    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES)}
+    executed = OUT / SOURCE.name
+    try:
+        client.execute(cwd=str(OUT), env=environment)
+    finally:
+        nbformat.write(notebook, executed)
+    return executed
+
+
+def main() -> int:
+    """Executes the notebook, prints the report, and says how to open both."""
+    print(f"Running {SOURCE.relative_to(ROOT)} in a kernel of its own ...", flush=True)
+    try:
+        executed = run_notebook()
+    except CellExecutionError as error:
+        print(error, file=sys.stderr)
+        return 1
+    report = load_report(SAVED)
+    page = OUT / "report.html"
+    report.to_html(page)
+    print(f"\n{report}\n")
     print(f"executed notebook: {executed.relative_to(ROOT)}")
-    print(f"report as a page:  {(OUT / 'first_hunt.html').relative_to(ROOT)}")
-    print("open both in JupyterLab with: make lab")
+    print(f"report as a page:  {page.relative_to(ROOT)}")
+    print("To open them in JupyterLab: make lab, then the folder build/demo on the left.")
+    return 0
 
 
 if __name__ == "__main__":

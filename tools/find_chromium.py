@@ -1,33 +1,51 @@
-"""Finds Chromium for the browser tests, installs Debian's where it may, else says what to do."""
+"""Finds a Chromium for the browser tests, installs Debian's where it may, else says what to do."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
 import sys
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+INSTALL = ("apt-get", "install", "--yes", "--quiet", "chromium")
 
 
 def find() -> str | None:
-    """Path of a Chromium on this machine, or None."""
-    return next((path for name in NAMES if (path := shutil.which(name))), None)
+    """Path of a Chromium that starts, or None; Ubuntu has one that only tells of its snap."""
+    for name in NAMES:
+        path = shutil.which(name)
+        if path and subprocess.run([path, "--version"], capture_output=True).returncode == 0:
+            return path
+    return None
+
+
+def install() -> None:
+    """Installs Debian's package; what apt-get has to say about a failure is shown."""
+    print("The browser tests need Chromium; installing Debian's.", flush=True)
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (("apt-get", "update", "--quiet"), INSTALL):
+        done = subprocess.run(command, env=quiet, capture_output=True, text=True)
+        if done.returncode != 0:
+            print(done.stdout, done.stderr, sep="\n", file=sys.stderr)
+            return
 
 
 def main() -> int:
-    """Prints the path; returns 1 with the line to type when there is no way to get one."""
+    """Prints the path; returns 1, with the line to type, when there is none."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--install", action="store_true", help="as root, install what is missing")
+    options = parser.parse_args()
     path = find()
-    if path is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        print("installing Debian's chromium", flush=True)
-        quiet = {"stdout": subprocess.DEVNULL}
-        subprocess.run(["apt-get", "update", "-qq"], check=False, **quiet)
-        subprocess.run(["apt-get", "install", "-y", "-qq", "chromium"], check=False, **quiet)
+    if path is None and options.install and os.geteuid() == 0 and shutil.which("apt-get"):
+        install()
         path = find()
     if path is None:
         print(
-            "The browser tests need Chromium. Install it and run again:\n"
-            "    sudo apt-get install -y chromium",
+            "The browser tests need Chromium, and there is none on PATH "
+            f"({', '.join(NAMES)}). Install it and run again, on Debian with:\n"
+            f"    sudo {' '.join(INSTALL)}",
             file=sys.stderr,
         )
         return 1
