@@ -1,0 +1,166 @@
+"""Failures that are born in the backward pass of a healthy forward."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tests.cases.book import failing
+from tests.cases.common import inputs, linear, train
+from tests.cases.forward import in_module
+
+
+@failing(kind="inf", phase="backward", module="bad", node="SqrtBackward0", step=0)
+def sqrt_at_zero():
+    return in_module(lambda x: (x - x.detach()).abs().sqrt())  # culprit
+
+
+@failing(kind="nan", phase="backward", module="bad", node="DivBackward0", step=0)
+def the_where_trap_of_a_division():
+    def safe_looking(x: Tensor) -> Tensor:
+        zero = x * 0
+        return torch.where(zero > 0, x / zero.abs(), x)  # culprit
+
+    return in_module(safe_looking)
+
+
+@failing(kind="nan", phase="backward", module="bad", node="LogBackward0", step=2)
+def the_where_trap_of_a_logarithm():
+    return in_module(lambda x: torch.where(x > 1e9, (x * 0).log(), x), at=2)  # culprit
+
+
+@failing(kind="inf", phase="backward", module="bad", node="PowBackward0", step=0)
+def a_root_at_zero():
+    return in_module(lambda x: (x - x.detach()) ** 0.3)  # culprit
+
+
+@failing(kind="inf", phase="backward", module="bad", node="AcosBackward0", step=0)
+def acos_at_one():
+    return in_module(lambda x: torch.acos(x * 0 + 1))  # culprit
+
+
+@failing(kind="nan", phase="backward", module="bad", node="Atan2Backward0", step=0)
+def angle_of_zero():
+    return in_module(lambda x: torch.atan2(x - x.detach(), x - x.detach()))  # culprit
+
+
+@failing(kind="nan", phase="backward", module="bad", node="StdBackward0", step=0)
+def deviation_of_constants():
+    return in_module(lambda x: (x - x.detach()).std(dim=-1))  # culprit
+
+
+@failing(kind="nan", phase="backward", module=None, node="LinalgEighBackward0", step=0)
+def eigenvectors_of_a_degenerate_matrix():
+    model, x = linear(), inputs(4)
+
+    def loss(_: int) -> Tensor:
+        matrix = torch.eye(4) + 0 * model(x)
+        values, vectors = torch.linalg.eigh(matrix)  # culprit
+        return vectors.abs().sum() + values.sum()
+
+    return model, train(model, loss)
+
+
+@failing(kind="inf", phase="backward", module="", node="BadBackward", step=0)
+def custom_function_backward():
+    class Bad(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 2
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad / 0
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = linear()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return Bad.apply(self.linear(x))  # culprit
+
+    net, x = Net(), inputs()
+    return net, train(net, lambda _: net(x).sum())
+
+
+@failing(kind="inf", phase="backward", module="bad", node="SqrtBackward0", step=0)
+def a_logged_norm_spreads_one_bad_gradient():
+    model, _ = in_module(lambda x: (x - x.detach()).abs().sqrt())  # culprit
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    x = inputs()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(x).sum().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), float("inf"))
+        optimizer.step()
+
+    return model, step
+
+
+@failing(kind="inf", phase="backward", module=None, node="SqrtBackward0", step=0)
+def gradient_penalty_with_a_second_backward():
+    model = nn.Sequential(linear(), nn.Tanh(), nn.Linear(4, 1))
+    optimizer = torch.optim.Adam(model.parameters())
+    x = torch.zeros(3, 4, requires_grad=True)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        out = model(x).sum() * 0
+        (grad,) = torch.autograd.grad(out, x, create_graph=True)
+        penalty = grad.pow(2).sum().sqrt()  # culprit
+        penalty.backward()
+        optimizer.step()
+
+    return model, step
+
+
+@failing(kind="inf", phase="backward", module=None, node="SqrtBackward0", step=5)
+def accumulated_over_several_calls():
+    model, x = linear(), inputs()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    count = {"calls": 0}
+
+    def step() -> None:
+        count["calls"] += 1
+        y = model(x)
+        if count["calls"] == 6:
+            y = (y - y.detach()).abs().sqrt()  # culprit
+        (y.sum() / 4).backward()
+        if count["calls"] % 4 == 0:
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return model, step, {"optimizer": optimizer}
+
+
+@failing(kind="inf", phase="backward", module="disc.bad", node="SqrtBackward0", step=1)
+def second_optimizer_of_a_gan():
+    gen = linear()
+    disc, _ = in_module(lambda x: (x - x.detach()).abs().sqrt())  # culprit
+    first = torch.optim.Adam(gen.parameters())
+    second = torch.optim.Adam(disc.parameters())
+    x, count = inputs(), {"steps": 0}
+
+    def step() -> None:
+        first.zero_grad()
+        disc.linear(gen(x)).mean().backward()
+        first.step()
+        second.zero_grad()
+        score = disc if count["steps"] == 1 else disc.linear
+        count["steps"] += 1
+        score(gen(x).detach()).mean().backward()
+        second.step()
+
+    return {"gen": gen, "disc": disc}, step
+
+
+@failing(kind="inf", phase="backward", module="bad", node="SqrtBackward0", step=0)
+def in_place_after_the_culprit():
+    return in_module(lambda x: (x - x.detach()).abs().sqrt().mul_(2).add_(1))  # culprit
+
+
+@failing(kind="inf", phase="backward", module="bad", node="LinalgVectorNormBackward0", step=0)
+def a_fractional_norm_at_zero():
+    return in_module(lambda x: torch.linalg.vector_norm(x - x.detach(), ord=0.5))  # culprit
