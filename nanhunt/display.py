@@ -22,7 +22,9 @@ class NotebookProgress:
 
     def __call__(self, done: int, total: int, what: str) -> None:
         """Called by the hunt; never more often than ten times a second."""
-        line = f"nanhunt: step {done:,} of {total:,}, {what}" if total else f"nanhunt: step {done:,}"
+        line = (
+            f"nanhunt: step {done:,} of {total:,}, {what}" if total else f"nanhunt: step {done:,}"
+        )
         if self._terminal:
             sys.stderr.write("\n" if what == "done" else f"\r{line}   ")
             sys.stderr.flush()

@@ -75,7 +75,7 @@ def test_a_failure_at_step_300_is_caught_there_and_undone_to_the_bit() -> None:
 
 
 def test_the_batch_of_an_undone_step_comes_again() -> None:
-    model, optimizer, step_fn, _ = failing_at(3)
+    model, _, step_fn, _ = failing_at(3)
     with nanhunt.Hunt(model, step_fn) as hunt:
         first = hunt.run(10).finding
         second = hunt.step()
@@ -290,7 +290,7 @@ def test_a_step_that_its_loop_skips_is_noticed() -> None:
 
 
 def test_without_a_snapshot_the_finding_says_that_it_could_not_replay() -> None:
-    model, optimizer, step_fn, _ = failing_at(2)
+    model, _, step_fn, _ = failing_at(2)
     report = nanhunt.hunt(model, step_fn, snapshot=False)
     assert report.finding is not None
     assert report.replay.startswith("not_reproduced: no snapshot")

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from nanhunt.core.stats import same_bits
+from nanhunt.core.stats import is_lazy, same_bits
 
 _SMALL = 1 << 16  # bytes; below this a copy costs no more than the bookkeeping to avoid it
 
@@ -152,7 +152,7 @@ def _free_bytes(device: torch.device) -> int | None:
 
 def _clone(tensor: Tensor) -> Tensor:
     try:
-        return tensor.detach().clone(memory_format=torch.preserve_format)
+        return tensor.detach().clone()
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise NoMemory(str(error).splitlines()[0]) from error
     except RuntimeError as error:
@@ -162,7 +162,7 @@ def _clone(tensor: Tensor) -> Tensor:
 
 
 def _uncopyable(tensor: Tensor) -> bool:
-    return tensor.is_meta or isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin)
+    return tensor.is_meta or is_lazy(tensor)
 
 
 def _same_layout(first: Tensor, second: Tensor) -> bool:

@@ -50,6 +50,14 @@ class Examination:
     acquitted: tuple[str, ...] = ()
 
 
+Prints = list[tuple[str, tuple[int, int]]]
+
+
+def same_end(first: Prints, second: Prints) -> str:
+    """Compares the bits of parameters, buffers and optimizer states after two runs of a step."""
+    return "bit_exact" if sorted(first) == sorted(second) else "symptom"
+
+
 class Examiner:
     """Replays one step as often as needed; the caller puts the state back afterwards.
 
@@ -151,9 +159,7 @@ class Examiner:
             return Examination(None)  # the screen tripped on finite values
         if not plain.bad and plain_error is None and not skipped:
             return self._not_reproduced(original)
-        same = sorted(plain.prints) == sorted(original.prints)
-        replay = "bit_exact" if same else "symptom"
-        return self.locate(replay, sinks_wanted=plain)
+        return self.locate(same_end(original.prints, plain.prints), sinks_wanted=plain)
 
     def locate(
         self, replay: str, *, scale: float | None = None, sinks_wanted: StepFacts | None = None

@@ -173,9 +173,7 @@ class Descent:
             return frozenset().union(*(self._of_input(kind, entry, record) for entry in same))
         infinite = [entry for entry in inputs if entry.inf] if kind == "nan" else []
         if infinite:
-            roots = frozenset().union(
-                *(self._of_input("inf", entry, record) for entry in infinite)
-            )
+            roots = frozenset().union(*(self._of_input("inf", entry, record) for entry in infinite))
             guilty = frozenset(origin for origin in roots if not origin.innocent)
             if guilty:
                 return guilty
@@ -219,7 +217,5 @@ def _relevant_inputs(record: OpRecord, output: Value) -> list[Value]:
         statistics = optable.BATCH_NORMS[record.packet][:2]
         if output.argument not in statistics:
             return [value for value in inputs if value.argument not in statistics]
-        return [
-            value for value in inputs if value.argument in (0, output.argument)
-        ]
+        return [value for value in inputs if value.argument in (0, output.argument)]
     return inputs

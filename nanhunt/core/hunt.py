@@ -11,7 +11,7 @@ import torch
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from nanhunt.core.examine import Examination, Examiner
+from nanhunt.core.examine import Examination, Examiner, same_end
 from nanhunt.core.findings import Ledger, listed
 from nanhunt.core.findings import last_report as last_report
 from nanhunt.core.observe import Activity, Observer
@@ -21,9 +21,9 @@ from nanhunt.core.sentinel import Sentinel, StepFacts
 from nanhunt.core.shield import uninterrupted
 from nanhunt.core.skips import SkipWatch
 from nanhunt.core.state import Snapshot, end_state
+from nanhunt.core.stats import fingerprint
 from nanhunt.core.surroundings import Surroundings, optimizers_in_memory
 from nanhunt.core.tape import Tape, TapedIterator
-from nanhunt.core.stats import fingerprint
 from nanhunt.core.target import Target
 from nanhunt.core.usage import check_first_step, check_step_fn
 from nanhunt.errors import HuntClosedError, UsageError
@@ -230,7 +230,7 @@ class Hunt:
         if facts.suspects or skipped_by_loop:
             return self._examine(facts, number, skipped=skipped_by_loop)
         if facts.skipped and self._skips.worth_a_probe() and not self._snapshot.missing:
-            return self._probe_skip(number)
+            return self._probe_skip(facts, number)
         return None
 
     def _examine(
@@ -245,10 +245,10 @@ class Hunt:
         examiner = self._examiner()
         present = examiner.exact_facts()
         facts.sinks = [*facts.sinks, *present.sinks]
-        facts.prints = present.prints + [("loss", fingerprint(loss)) for loss in facts.losses]
+        facts.prints = present.prints + _loss_prints(facts)
         after = end_state(self._snapshot)
         result = examiner.examine(facts, error, skipped)
-        finding = self._conclude(result, number, facts)
+        finding = self._conclude(result, number)
         if finding is None and error is None:
             with uninterrupted():
                 after.restore()
@@ -259,17 +259,19 @@ class Hunt:
                 self.rewind()
         return finding
 
-    def _probe_skip(self, number: int) -> Finding | None:
+    def _probe_skip(self, facts: StepFacts, number: int) -> Finding | None:
         """A GradScaler skipped: replay with a loss scale of 1, where it ought to be healthy."""
         started = time.perf_counter()
         examiner = self._examiner()
+        seen = examiner.exact_facts().prints + _loss_prints(facts)
         after = end_state(self._snapshot)
-        facts, _ = examiner.replay(scale=1.0)
-        gradients = [sink for sink in facts.sinks if sink.kind == "gradient"]
+        probed, _ = examiner.replay(scale=1.0)
+        gradients = [sink for sink in probed.sinks if sink.kind == "gradient"]
         finding = None
         if gradients:
-            result = examiner.locate("symptom", scale=1.0)
-            finding = self._conclude(result, number, facts)
+            again, _ = examiner.replay()
+            result = examiner.locate(same_end(seen, again.prints), scale=1.0)
+            finding = self._conclude(result, number)
             if finding is not None:
                 self._ledger.notes.append(
                     "GradScaler skipped this step; replayed with a loss scale of 1 the gradients "
@@ -283,7 +285,7 @@ class Hunt:
                 self.rewind()
         return finding
 
-    def _conclude(self, result: Examination, number: int, facts: StepFacts) -> Finding | None:
+    def _conclude(self, result: Examination, number: int) -> Finding | None:
         self._ledger.acquitted |= set(result.acquitted)
         for warning in result.warnings:
             self._ledger.add(dataclasses.replace(warning, step=number))
@@ -358,6 +360,10 @@ class Hunt:
 
     def _installed(self) -> _Installed:
         return _Installed(self._tape, self._around)
+
+
+def _loss_prints(facts: StepFacts) -> list[tuple[str, tuple[int, int]]]:
+    return [("loss", fingerprint(loss)) for loss in facts.losses]
 
 
 class _DataEnded(Exception):

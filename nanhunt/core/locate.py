@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+
 from nanhunt.core import optable
 from nanhunt.core.flow import Descent, Origin, Sink
 from nanhunt.core.observe import Birth, Context, Detail, Observer, OpRecord

@@ -156,6 +156,7 @@ class Observer(TorchDispatchMode):
         self.activity = activity
         self.detail = detail
         self.storages = Storages()
+        self._target = target
         self.modules = ModuleStack(target, activity.in_backward, self.quietly, keep_frames=True)
         self.count = 0
         self.records: list[OpRecord] = []
@@ -187,9 +188,7 @@ class Observer(TorchDispatchMode):
         finally:
             self._quiet = before
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if self._quiet:
             return func(*args, **kwargs)
@@ -213,9 +212,7 @@ class Observer(TorchDispatchMode):
         results = self._outputs(func, out, named, inputs)
         if detail:
             detail.seen = detail.op == op
-            detail.outputs = tuple(
-                tensor_stats(tensor, value.name) for tensor, value in results
-            )
+            detail.outputs = tuple(tensor_stats(tensor, value.name) for tensor, value in results)
         self._keep(index, op, func, args, inputs, results, context, named)
         return out
 
@@ -291,12 +288,12 @@ class Observer(TorchDispatchMode):
             op=op,
             inputs=tuple(value for value in inputs if value.bad),
             outputs=tuple(value for value in outputs if value.bad),
-            context=self._context(stack or Stack(sys._getframe(2))),
+            context=self._context(stack or Stack(sys._getframe(2)), inputs),
             constant=optable.packet(op) in optable.WRITES_CONSTANTS or _bad_scalar(args),
             training=_training_flag(optable.packet(op), args),
         )
 
-    def _context(self, stack: Stack) -> Context:
+    def _context(self, stack: Stack, inputs: list[Value]) -> Context:
         node = torch._C._current_autograd_node()
         place = self.modules.place
         forward = None
@@ -308,11 +305,18 @@ class Observer(TorchDispatchMode):
             phase = "backward"
             forward = self._forward.get(node._sequence_nr()) if node is not None else None
             place = forward.place if forward else place
-        elif self.activity.optimizer or stack.update:
+        elif self.activity.optimizer or stack.update or self._reads_gradients(inputs):
             phase = "optimizer"
         else:
             phase = "forward"
         return Context(phase, place, node.name() if node else None, stack, forward)
+
+    def _reads_gradients(self, inputs: list[Value]) -> bool:
+        """Whether an operation uses a parameter's gradient, as an update by hand does."""
+        grads = [p.grad for p in self._target.parameters.values() if p.grad is not None]
+        regions = [self.storages.region(grad) for grad in grads]
+        keys = {region.key for region in regions if region is not None}
+        return any(value.region is not None and value.region.key in keys for value in inputs)
 
     def _outputs(
         self,
@@ -426,5 +430,3 @@ def _swallows(op: str, inputs: list[Value]) -> bool:
     if packet in ("aten.div", "aten.div_"):
         return any(value.name == "other" and value.inf for value in inputs)
     return packet in optable.SWALLOWS_OVERFLOW and any(value.inf for value in inputs)
-
-

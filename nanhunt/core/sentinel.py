@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -240,6 +240,9 @@ class Sentinel:
             # Gradients that wait for a later update are not to be lost by then.
             for optimizer in self._optimizers:
                 self._check_gradients(optimizer)
+        if not self._optimizers or self._exact:
+            # Parameters that no optimizer updates: by hand, or as somebody's running average.
+            self._check("parameter", "parameters", self._target.parameters.items())
         buffers = [(n, b) for n, b in self._target.buffers() if n not in self._acquitted]
         self._check("buffer", "buffers", buffers)
         if self._exact:
@@ -266,14 +269,15 @@ class Sentinel:
         for optimizer in self._optimizers:
             for name, parameter in self._named_parameters(optimizer):
                 prints.append((name, fingerprint(parameter)))
+                if parameter.grad is not None:
+                    prints.append((f"gradient of {name}", fingerprint(parameter.grad)))
             for name, value in self.named_state(optimizer):
                 prints.append((name, fingerprint(value)))
         for name, buffer in buffers:
             prints.append((name, fingerprint(buffer)))
-        for loss in self.facts.losses:
-            prints.append(("loss", fingerprint(loss)))
+        prints.extend(("loss", fingerprint(loss)) for loss in self.facts.losses)
 
-    def _check(self, kind: str, label: str, named: Iterable[tuple[str, Tensor]]) -> None:
+    def _check(self, kind: str, label: str, named: Collection[tuple[str, Tensor]]) -> None:
         if self._exact:
             if self._observer is None:
                 self.facts.sinks.extend(self._bad_ones(kind, named))
@@ -301,7 +305,8 @@ class Sentinel:
 
 def _loss_part(returned: Any) -> Any:
     """The part of a step's return value that is its loss: itself, the entries of a dict that
-    are called so, or the first of a tuple (logits may hold a mask's infinities)."""
+    are called so, or the first of a tuple (logits may hold a mask's infinities).
+    """
     if isinstance(returned, dict):
         return [value for key, value in returned.items() if "loss" in str(key).lower()]
     if isinstance(returned, tuple):

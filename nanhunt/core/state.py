@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from nanhunt.core.copies import Copies, NoMemory, check_room
 from nanhunt.core.rng import RandomState
-from nanhunt.core.surroundings import ContainerState, Slot, Surroundings
+from nanhunt.core.surroundings import ContainerState, Slot, Surroundings, stands_for
 from nanhunt.core.target import Target, parameters_of
 
 _HOOK_DICTS = ("_parameters", "_buffers", "_modules")
@@ -100,8 +100,8 @@ class _ScalerState:
                 value = self._refs[key]
             self._scaler.__dict__[key] = value
         self._scaler._per_optimizer_states.clear()
-        for key, kept in self._per_optimizer.items():
-            self._scaler._per_optimizer_states[key].update(kept)
+        for number, kept in self._per_optimizer.items():
+            self._scaler._per_optimizer_states[number].update(kept)
 
 
 class _Generators:
@@ -161,7 +161,9 @@ class Snapshot:
     @property
     def nbytes(self) -> int:
         """Bytes held in copies of tensors."""
-        return sum(c.nbytes for c in (self._at_start, self._gradients, *self._by_optimizer.values()))
+        return sum(
+            c.nbytes for c in (self._at_start, self._gradients, *self._by_optimizer.values())
+        )
 
     def begin(self) -> None:
         """Takes what must be taken before the step runs."""
@@ -218,7 +220,8 @@ class Snapshot:
         for scheduler, state in self._schedulers:
             scheduler.load_state_dict(copy.deepcopy(state))
         for slot, value in self._variables:
-            slot.put(value)
+            if not stands_for(slot.get(), value):
+                slot.put(value)
         for parameter, grad, requires_grad in self._grads:
             parameter.grad = grad
             parameter.requires_grad_(requires_grad)
@@ -247,7 +250,9 @@ class Snapshot:
         return [inner for module in self._around.modules for inner in module.modules()]
 
     def _all_parameters(self, modules: Iterable[nn.Module]) -> list[Tensor]:
-        found = {id(p): p for m in modules for p in m._parameters.values() if p is not None}
+        found: dict[int, Tensor] = {
+            id(p): p for m in modules for p in m._parameters.values() if p is not None
+        }
         for optimizer in self._optimizers:
             found.update((id(p), p) for p in parameters_of(optimizer))
         return list(found.values())
@@ -280,9 +285,7 @@ class Snapshot:
 
 def end_state(snapshot: Snapshot) -> Snapshot:
     """A second, complete snapshot of the present, to come back to after replays."""
-    present = Snapshot(
-        snapshot._target, snapshot._around, snapshot._optimizers, snapshot._scalers
-    )
+    present = Snapshot(snapshot._target, snapshot._around, snapshot._optimizers, snapshot._scalers)
     present.missing = snapshot.missing
     present.begin()
     for optimizer in present._optimizers:

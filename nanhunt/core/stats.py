@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from nanhunt.report import TensorStats
@@ -38,7 +39,7 @@ def real_values(tensor: Tensor) -> Tensor | None:
         return None
     if tensor.is_quantized or is_traceable_wrapper_subclass(tensor):
         return None
-    if isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin):
+    if is_lazy(tensor):
         return None
     values = tensor.detach()
     if values.layout != torch.strided:
@@ -48,6 +49,11 @@ def real_values(tensor: Tensor) -> Tensor | None:
     elif values.itemsize == 1:
         values = values.to(torch.float32)
     return values.resolve_neg()
+
+
+def is_lazy(tensor: Tensor) -> bool:
+    """Whether a parameter or buffer of a lazy module has no shape yet."""
+    return isinstance(tensor, UninitializedParameter | UninitializedBuffer)
 
 
 def _stored_values(tensor: Tensor) -> Tensor:
@@ -81,9 +87,7 @@ def screen(tensors: Iterable[Tensor]) -> Tensor | None:
 def exact_screen(tensors: Iterable[Tensor]) -> Tensor | None:
     """Like `screen`, but finite data never trip it; several times as slow."""
     flags = [
-        torch.isfinite(values).all()
-        for values in map(real_values, tensors)
-        if values is not None
+        torch.isfinite(values).all() for values in map(real_values, tensors) if values is not None
     ]
     if not flags:
         return None

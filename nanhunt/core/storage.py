@@ -45,10 +45,11 @@ class Storages:
         key = storage._cdata
         if key not in self._refs:
             self._refs[key] = StorageWeakRef(storage)
-        start = tensor.storage_offset() * tensor.itemsize
+        start = int(tensor.storage_offset()) * tensor.itemsize
         if tensor.numel() == 0:
             return None
         last = sum(
-            (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+            int(size - 1) * int(stride)
+            for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
         )
         return Region(key, start, start + (last + 1) * tensor.itemsize)

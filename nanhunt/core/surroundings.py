@@ -20,12 +20,13 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from nanhunt.core.tape import TapedIterator
 from nanhunt.core.where import is_user_code
 
 _MAX_OBJECTS = 5000
 _MAX_ITEMS = 256
 _KEPT_ITEMS = 10_000
-_BUILTIN_ITERATORS = (
+_BUILTIN_ITERATORS: tuple[type[Any], ...] = (
     types.GeneratorType,
     type(iter([])),
     type(iter(())),
@@ -81,16 +82,17 @@ class Surroundings:
         if id(value) in self._seen:
             return
         self._seen[id(value)] = value
-        for kind, found in (
+        kinds: tuple[tuple[type[Any], list[Any]], ...] = (
             (Optimizer, self.optimizers),
             (GradScaler, self.scalers),
             (LRScheduler, self.schedulers),
             (nn.Module, self.modules),
             (Tensor, self.tensors),
             (torch.Generator, self.generators),
-        ):
+        )
+        for kind, found in kinds:
             if isinstance(value, kind):
-                found.append(value)  # type: ignore[attr-defined]
+                found.append(value)
                 return
         if type(value).__name__ in ("ReduceLROnPlateau", "AcceleratedScheduler"):
             self.schedulers.append(value)
@@ -187,6 +189,11 @@ def optimizers_in_memory() -> list[Optimizer]:
     return [thing for thing in gc.get_objects() if issubclass(type(thing), Optimizer)]
 
 
+def stands_for(live: Any, kept: Any) -> bool:
+    """Whether a place still holds what it held, or a taped iterator around it."""
+    return live is kept or (isinstance(live, TapedIterator) and live.inner is kept)
+
+
 class ContainerState:
     """Contents of lists, dicts, sets and deques at one moment, to be put back in place."""
 
@@ -203,7 +210,8 @@ class ContainerState:
                 if isinstance(thing, list):
                     del thing[length:]
             elif isinstance(thing, list):
-                thing[:] = copy
+                if not (len(thing) == length and all(map(stands_for, thing, copy))):
+                    thing[:] = copy
             elif isinstance(thing, deque):
                 thing.clear()
                 thing.extend(copy)
@@ -220,7 +228,7 @@ def _refill(thing: Any, copy: Any) -> None:
         for key in [key for key in thing if key not in copy]:
             del thing[key]
         for key, value in copy.items():
-            if key not in thing or thing[key] is not value:
+            if key not in thing or not stands_for(thing[key], value):
                 thing[key] = value
     else:
         thing.clear()

@@ -63,12 +63,12 @@ class Tape:
         def __next__(iterator: Any) -> Any:  # noqa: N807
             return tape.take(lambda: original(iterator))
 
-        _BaseDataLoaderIter.__next__ = __next__  # type: ignore[method-assign]
+        setattr(_BaseDataLoaderIter, "__next__", __next__)  # noqa: B010  mypy
 
     def remove(self) -> None:
         """Takes the patch off again."""
         if self._original is not None:
-            _BaseDataLoaderIter.__next__ = self._original  # type: ignore[method-assign]
+            setattr(_BaseDataLoaderIter, "__next__", self._original)  # noqa: B010
             self._original = None
 
 

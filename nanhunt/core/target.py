@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from nanhunt.core.stats import is_lazy
 from nanhunt.errors import MetaDeviceError, NotAModuleError
 
 
@@ -90,11 +90,11 @@ class Target:
     def title(self) -> str:
         """The model in a few words."""
         names = ", ".join(type(root).__name__ for root in self.roots.values())
-        numbers = [p.numel() for p in self.parameters.values() if not _is_lazy(p)]
+        numbers = [p.numel() for p in self.parameters.values() if not is_lazy(p)]
         return f"{names}, {sum(numbers):,} parameters in {len(numbers)} tensors"
 
 
-def parameters_of(optimizer: Optimizer) -> list[Tensor]:
+def parameters_of(optimizer: Optimizer) -> list[nn.Parameter]:
     """All parameters in an optimizer's groups, in order."""
     return [p for group in optimizer.param_groups for p in group["params"]]
 
@@ -122,7 +122,3 @@ def _join(prefix: str, path: str) -> str:
 def _without_wrapper(name: str) -> str:
     """Drops the level that `torch.compile` puts between a module and its children."""
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
-
-
-def _is_lazy(parameter: Tensor) -> bool:
-    return isinstance(parameter, torch.nn.parameter.UninitializedTensorMixin)

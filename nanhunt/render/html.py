@@ -86,8 +86,7 @@ def _fragment(story: Story) -> str:
 def _table(table: Table, unfolded: bool) -> str:
     head = "".join(f'<th scope="col">{escape(header)}</th>' for header in table.headers)
     body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in table.rows
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows
     )
     caption = escape(table.caption)
     return (

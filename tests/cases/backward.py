@@ -15,7 +15,7 @@ def sqrt_at_zero():
     return in_module(lambda x: (x - x.detach()).abs().sqrt())  # culprit
 
 
-@failing(kind="nan", phase="backward", module="bad", node="DivBackward0", step=0)
+@failing(kind="inf", phase="backward", module="bad", node="DivBackward0", step=0)
 def the_where_trap_of_a_division():
     def safe_looking(x: Tensor) -> Tensor:
         zero = x * 0
@@ -39,14 +39,18 @@ def acos_at_one():
     return in_module(lambda x: torch.acos(x * 0 + 1))  # culprit
 
 
-@failing(kind="nan", phase="backward", module="bad", node="Atan2Backward0", step=0)
-def angle_of_zero():
-    return in_module(lambda x: torch.atan2(x - x.detach(), x - x.detach()))  # culprit
+@failing(kind="inf", phase="backward", module="bad", node="AsinBackward0", step=0)
+def asin_at_minus_one():
+    return in_module(lambda x: torch.asin(x * 0 - 1))  # culprit
 
 
-@failing(kind="nan", phase="backward", module="bad", node="StdBackward0", step=0)
-def deviation_of_constants():
-    return in_module(lambda x: (x - x.detach()).std(dim=-1))  # culprit
+@failing(kind="nan", phase="backward", module="bad", node="LinalgSvdBackward0", step=0)
+def singular_vectors_of_a_degenerate_matrix():
+    def rotate(x: Tensor) -> Tensor:
+        u, _, v = torch.linalg.svd(torch.eye(4) + 0 * x.mean())  # culprit
+        return u @ v.abs()
+
+    return in_module(rotate)
 
 
 @failing(kind="nan", phase="backward", module=None, node="LinalgEighBackward0", step=0)
@@ -156,11 +160,6 @@ def second_optimizer_of_a_gan():
     return {"gen": gen, "disc": disc}, step
 
 
-@failing(kind="inf", phase="backward", module="bad", node="SqrtBackward0", step=0)
+@failing(kind="inf", phase="backward", module="bad", node="AcosBackward0", step=0)
 def in_place_after_the_culprit():
-    return in_module(lambda x: (x - x.detach()).abs().sqrt().mul_(2).add_(1))  # culprit
-
-
-@failing(kind="inf", phase="backward", module="bad", node="LinalgVectorNormBackward0", step=0)
-def a_fractional_norm_at_zero():
-    return in_module(lambda x: torch.linalg.vector_norm(x - x.detach(), ord=0.5))  # culprit
+    return in_module(lambda x: torch.acos(x * 0 + 1).mul_(2).add_(1))  # culprit

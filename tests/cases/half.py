@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.cases.book import failing
@@ -27,7 +27,7 @@ def a_product_overflows_under_autocast():
     return in_module(product, at=3)
 
 
-@failing(kind="inf", phase="forward", module="bad", op="aten.mul.Tensor", step=0)
+@failing(kind="inf", phase="forward", module="bad", op="aten.pow.Tensor_Scalar", step=0)
 def a_square_in_half_overflows():
     return in_module(lambda x: ((x.abs() + 300).half() ** 2 * 2).float())  # culprit
 
@@ -51,7 +51,9 @@ def attention_scores_overflow():
     return in_module(attend)
 
 
-@failing(kind="complex_half", phase="forward", module="bad", op="aten.view_as_complex.default", step=0)
+@failing(
+    kind="complex_half", phase="forward", module="bad", op="aten.view_as_complex.default", step=0
+)
 def complex_half_from_a_view():
     def mask(x: Tensor) -> Tensor:
         pairs = x.half().reshape(3, 2, 2)
