@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import nbformat
-from nbclient import NotebookClient
+from kernel import ROOT, execute
 from nbclient.exceptions import CellExecutionError
 
 from nanhunt.report import FILE_SUFFIX, load_report
 
-ROOT = Path(__file__).resolve().parent.parent
-EXAMPLES = ROOT / "examples"
-SOURCE = EXAMPLES / "01_first_hunt.ipynb"
+SOURCE = ROOT / "examples" / "01_first_hunt.ipynb"
 OUT = ROOT / "build" / "demo"
 SAVED = OUT / f"first_hunt{FILE_SUFFIX}"  # written by the notebook's last cell
 
 
 def run_notebook() -> Path:
-    """Executes the notebook in a kernel that works in the output folder; returns the copy."""
+    """Executes a copy of the notebook in the output folder, and returns the copy."""
     OUT.mkdir(parents=True, exist_ok=True)
     SAVED.unlink(missing_ok=True)  # a verdict of an earlier run must not pass for this one
     notebook = nbformat.read(SOURCE, as_version=4)
-    client = NotebookClient(notebook, timeout=600, kernel_name="python3")
-    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES)}
     executed = OUT / SOURCE.name
     try:
-        client.execute(cwd=str(OUT), env=environment)
+        execute(notebook, OUT)
     finally:
         nbformat.write(notebook, executed)
     return executed
