@@ -1,4 +1,4 @@
-"""Progress of a hunt in a notebook: one display that is updated in place, ten times a second at most."""
+"""Progress of a hunt in a notebook: one display, updated in place."""
 
 from __future__ import annotations
 

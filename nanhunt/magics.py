@@ -102,7 +102,7 @@ class NanhuntMagics(Magics):
             exec(code, shell.user_global_ns, shell.user_ns)  # noqa: S102  the user's own cell
         return hunt.report
 
-    # -- what the line says -------------------------------------------------------------------------
+    # -- what the line says ---------------------------------------------------------------
 
     def _parse(self, line: str, cell: bool) -> dict[str, Any]:
         try:

@@ -1,4 +1,4 @@
-"""The options of a hunt, once: the Python call, the magic, its help and its completion read this."""
+"""The options of a hunt, once: the call, the magic, its help and its completion read this."""
 
 from __future__ import annotations
 

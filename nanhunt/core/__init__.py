@@ -1,1 +1,1 @@
-"""The engine: watch, snapshot, replay, observe, locate. Needs torch and the standard library only."""
+"""The engine: watch, snapshot, replay, observe, locate. Needs torch and the standard library."""

@@ -21,7 +21,7 @@ _SMALL = 1 << 16  # bytes; below this a copy costs no more than the bookkeeping 
 _LARGE = 1 << 26  # bytes; a tensor of the user's that is larger is taken for a data set
 
 
-class NoMemory(Exception):
+class NoMemoryError(Exception):
     """There is no room for a copy."""
 
 
@@ -60,7 +60,7 @@ class Copies:
             unlikely: tensors within its reach, most probably data: large ones are not copied.
 
         Raises:
-            NoMemory: the copies do not fit.
+            NoMemoryError: the copies do not fit.
         """
         before, self._entries = self._entries, {}
         live: list[Tensor] = []
@@ -125,7 +125,7 @@ def check_room(tensors: Iterable[Tensor]) -> None:
     """Asks before the first copy whether it will fit.
 
     Raises:
-        NoMemory: with the number of bytes wanted and free.
+        NoMemoryError: with the number of bytes wanted and free.
     """
     wanted: dict[torch.device, int] = {}
     for tensor in tensors:
@@ -133,8 +133,9 @@ def check_room(tensors: Iterable[Tensor]) -> None:
     for device, need in wanted.items():
         free = _free_bytes(device)
         if free is not None and need > 0.8 * free:
-            raise NoMemory(
-                f"a copy needs {need / 2**20:,.0f} MiB on {device}, {free / 2**20:,.0f} MiB are free"
+            raise NoMemoryError(
+                f"a copy needs {need / 2**20:,.0f} MiB on {device}, and only "
+                f"{free / 2**20:,.0f} MiB are free"
             )
 
 
@@ -154,11 +155,11 @@ def _clone(tensor: Tensor) -> Tensor:
     try:
         return tensor.detach().clone()
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise NoMemory(str(error).splitlines()[0]) from error
+        raise NoMemoryError(str(error).splitlines()[0]) from error
     except RuntimeError as error:
         if "alloc" not in str(error):
             raise
-        raise NoMemory(str(error).splitlines()[0]) from error
+        raise NoMemoryError(str(error).splitlines()[0]) from error
 
 
 def _uncopyable(tensor: Tensor) -> bool:

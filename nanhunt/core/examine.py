@@ -135,7 +135,7 @@ class Examiner:
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
             try:
                 returned = self._run()
-            except Exception as raised:
+            except Exception as raised:  # noqa: BLE001  the user's own, again
                 error = raised
             finish = lambda: sentinel.finish(returned)  # noqa: E731
             facts = observer.quietly(finish) if observer is not None else finish()

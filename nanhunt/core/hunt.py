@@ -135,7 +135,7 @@ class Hunt:
                     break
         except KeyboardInterrupt:
             self._ledger.interrupted = True
-        except _DataEnded:
+        except _DataEndedError:
             self._ledger.notes.append(f"the data ended after {self.steps_run} steps")
         finally:
             self._progress.finish(self.steps_run, steps)
@@ -331,7 +331,7 @@ class Hunt:
         try:
             return next(self._data)
         except StopIteration:
-            raise _DataEnded from None
+            raise _DataEndedError from None
 
     def _explain_exception(self, error: Exception) -> None:
         note = note_for(error, self.steps_run, self._target, self._sentinel.activity)
@@ -339,7 +339,7 @@ class Hunt:
             finding = self._examine(self._sentinel.facts, self.steps_run, error)
             if finding is not None:
                 note += f"; it goes back to {finding.op or finding.tensor} (nanhunt.last_report())"
-        if isinstance(error, _DataEnded):
+        if isinstance(error, _DataEndedError):
             return
         if hasattr(error, "add_note"):
             error.add_note(note)
@@ -366,7 +366,7 @@ def _loss_prints(facts: StepFacts) -> list[tuple[str, tuple[int, int]]]:
     return [("loss", fingerprint(loss)) for loss in facts.losses]
 
 
-class _DataEnded(Exception):
+class _DataEndedError(Exception):
     """The iterable given as `data` has no more batches."""
 
 

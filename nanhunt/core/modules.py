@@ -1,14 +1,13 @@
-"""Which module is running, and its n-th call of the step, kept by torch's global module hooks."""
+"""Which module is running, and its n-th call of the step."""
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as hooks
 
 from nanhunt.core.stats import plain_tensors, tensor_stats
 from nanhunt.core.target import Target
@@ -29,8 +28,8 @@ class Place(NamedTuple):
 class ModuleStack:
     """The stack of running modules; foreign modules (a criterion) do not count.
 
-    Global hooks are used because hooks on a module that `torch.compile` has already
-    compiled never fire.
+    `nn.Module.__call__` is wrapped while somebody observes. Global module hooks would not
+    do: they run before a module's own forward hooks, which belong to the module as well.
 
     Args:
         target: gives the names.
@@ -51,30 +50,34 @@ class ModuleStack:
         self._in_backward = in_backward
         self._quietly = quietly
         self._keep_frames = keep_frames
-        self._running: list[tuple[nn.Module, Place | None]] = []
+        self._running: list[Place | None] = []
         self._calls: Counter[str] = Counter()
-        self._handles: list[Any] = []
         self.frames: deque[Frame] = deque(maxlen=_FRAMES_KEPT)
 
     def __enter__(self) -> ModuleStack:
-        self._handles = [
-            hooks.register_module_forward_pre_hook(self._enter_module),
-            hooks.register_module_forward_hook(self._leave_module, always_call=True),
-        ]
+        stack = self
+        original = nn.Module.__call__
+
+        def __call__(module: nn.Module, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
+            with stack._running_module(module):
+                output = original(module, *args, **kwargs)
+                stack._note_output(output)
+                return output
+
+        self._original = original
+        nn.Module.__call__ = __call__  # type: ignore[method-assign]
         return self
 
     def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-        self._running = []
+        nn.Module.__call__ = self._original  # type: ignore[method-assign]
 
     @property
     def place(self) -> Place | None:
         """The innermost running module of the model, or None outside any."""
-        return next((place for _, place in reversed(self._running) if place), None)
+        return next((place for place in reversed(self._running) if place), None)
 
-    def _enter_module(self, module: nn.Module, _inputs: Any) -> None:
+    @contextlib.contextmanager
+    def _running_module(self, module: nn.Module) -> Iterator[None]:
         name = self._target.module_name(module)
         place = None
         if name is not None and self._in_backward():
@@ -82,15 +85,14 @@ class ModuleStack:
         elif name is not None:
             self._calls[name] += 1
             place = Place(name, self._calls[name], type(module).__name__)
-        self._running.append((module, place))
+        self._running.append(place)
+        try:
+            yield
+        finally:
+            self._running.pop()
 
-    def _leave_module(self, module: nn.Module, _inputs: Any, output: Any) -> None:
-        # An exception inside may have left deeper modules on the stack.
-        place = None
-        while self._running:
-            left, place = self._running.pop()
-            if left is module:
-                break
+    def _note_output(self, output: Any) -> None:
+        place = self._running[-1]
         if self._keep_frames and place is not None:
             tensor = next((t for t in plain_tensors(output) if _has_values(t)), None)
             if tensor is not None:
@@ -99,4 +101,4 @@ class ModuleStack:
 
 
 def _has_values(tensor: Tensor) -> bool:
-    return isinstance(tensor, torch.Tensor) and (tensor.is_floating_point() or tensor.is_complex())
+    return tensor.is_floating_point() or tensor.is_complex()

@@ -255,9 +255,12 @@ class Observer(TorchDispatchMode):
                 continue
             if value.bad:
                 self._tainted.add(value.region.key)
-            elif value.argument >= 0 and value.region.key in self._tainted:
-                if value.region.end - value.region.start == tensor.numel() * tensor.itemsize:
-                    self.clears.append((index, value.region))
+            elif (
+                value.argument >= 0
+                and value.region.key in self._tainted
+                and value.region.end - value.region.start == tensor.numel() * tensor.itemsize
+            ):
+                self.clears.append((index, value.region))
 
     def _register_forward(self, index: int, op: str) -> Stack | None:
         """Links the autograd node just created with this operation."""

@@ -225,7 +225,7 @@ class Sentinel:
             (f"optimizer.state[{name}].{key}", value)
             for name, parameter in self._named_parameters(optimizer)
             for key, value in optimizer.state.get(parameter, {}).items()
-            if isinstance(value, Tensor) and value.numel() > 1
+            if isinstance(value, Tensor) and key != "step"
         ]
 
     # -- the end of the step ----------------------------------------------------------------

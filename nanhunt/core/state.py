@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from nanhunt.core.copies import Copies, NoMemory, check_room
+from nanhunt.core.copies import Copies, NoMemoryError, check_room
 from nanhunt.core.rng import RandomState
 from nanhunt.core.surroundings import ContainerState, Slot, Surroundings, stands_for
 from nanhunt.core.target import Target, parameters_of
@@ -191,7 +191,7 @@ class Snapshot:
                 self._written_at_any_time(modules.values(), parameters), self._around.tensors
             )
             self._gradients.take(grad for _, grad, _ in self._grads if grad is not None)
-        except NoMemory as error:
+        except NoMemoryError as error:
             self._give_up(error)
 
     def before_optimizer(self, optimizer: Optimizer) -> None:
@@ -202,7 +202,7 @@ class Snapshot:
         copies = self._by_optimizer.setdefault(id(optimizer), Copies(check_writes=False))
         try:
             copies.take([*parameters_of(optimizer), *self._optimizer_tensors([optimizer])])
-        except NoMemory as error:
+        except NoMemoryError as error:
             self._give_up(error)
 
     def settle(self) -> None:
@@ -242,7 +242,7 @@ class Snapshot:
         """Shapes of tensors that changed although they never had before."""
         return [*self._at_start.lost, *self._gradients.lost]
 
-    def _give_up(self, error: NoMemory) -> None:
+    def _give_up(self, error: NoMemoryError) -> None:
         self.release()
         self.missing = f"no snapshot: {error}"
 

@@ -1,4 +1,4 @@
-"""Which memory a tensor looks at, so that descent can be followed through views and in-place writes."""
+"""Which memory a tensor looks at: descent goes through views and in-place writes."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def check_step_fn(step_fn: Any, takes_batch: bool) -> None:
 
 
 def check_first_step(facts: StepFacts, target: Target, optimizers: list[Optimizer]) -> None:
-    """After a healthy first step in training mode: does this look like training at all?
+    """Asks after a healthy first step in training mode whether this is training at all.
 
     Raises:
         NoBackwardError: `backward` was never called.

@@ -111,9 +111,8 @@ def a_buffer_that_is_replaced():
             self.register_buffer("scale", torch.full((3,), 2.0))
 
         def forward(self, x: Tensor) -> Tensor:
-            self.scale = (
-                (self.scale - 1.5).add(1).log() if self.linear.calls else self.scale
-            )  # culprit
+            if self.linear.calls:
+                self.scale = (self.scale - 0.5).log()  # culprit
             self.linear.calls += 1
             return self.linear(x)
 
