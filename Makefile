@@ -20,8 +20,9 @@ help:
 	@echo "make clean     remove the virtual environment and everything built"
 
 $(READY): pyproject.toml constraints.txt
+	@echo "Making the virtual environment $(VENV); the first time takes minutes."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[test]"
 	touch $@
 
 demo: $(READY)

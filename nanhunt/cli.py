@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import nanhunt
-from nanhunt.errors import NanhuntError
+from nanhunt.errors import NanhuntError, ReportFormatError
 
 EXIT_BAD_INPUT = 2  # as argparse itself exits for arguments it cannot use
 
@@ -43,7 +43,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _report(options: argparse.Namespace) -> int:
-    report = nanhunt.load_report(options.file)
+    try:
+        report = nanhunt.load_report(options.file)
+    except ReportFormatError as error:
+        raise ReportFormatError(f"{options.file}: {error}") from error
     if options.html:
         report.to_html(options.html)
     print(report)
