@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-INSTALL = ("apt-get", "install", "--yes", "--quiet", "chromium")
+INSTALL = ("apt-get", "install", "--yes", "--quiet", "--no-install-recommends", "chromium")
 
 
 def find() -> str | None:
@@ -45,7 +45,7 @@ def main() -> int:
         print(
             "The browser tests need Chromium, and there is none on PATH "
             f"({', '.join(NAMES)}). Install it and run again, on Debian with:\n"
-            f"    sudo {' '.join(INSTALL)}",
+            f"    sudo apt-get install chromium",
             file=sys.stderr,
         )
         return 1
