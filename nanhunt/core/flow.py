@@ -127,7 +127,16 @@ class Descent:
     def _of_input(self, kind: Kind, value: Value, record: OpRecord) -> frozenset[Origin]:
         if value.region is None:
             return frozenset({self._external(kind, value, record)})
+        if value.numel == 1 and self._is_literal(value.region):
+            # A number in the program (`x[0] = nan`): the operation that uses it wrote it.
+            mask = kind == "inf" and not value.posinf and not value.nan
+            written = next(iter(record.outputs), value)
+            return frozenset({Origin(kind, _CONSTANT, record, written, innocent=mask)})
         return self._of_memory(kind, value.region, record.index, record, value)
+
+    def _is_literal(self, region: Region) -> bool:
+        writers = self._writers.get(region.key, [])
+        return bool(writers) and writers[0][0].packet in optable.LITERALS
 
     def _of_memory(
         self,
@@ -167,6 +176,9 @@ class Descent:
         return self._known[key]
 
     def _explain(self, kind: Kind, record: OpRecord, value: Value) -> frozenset[Origin]:
+        if record.packet in optable.LITERALS:
+            mask = kind == "inf" and not value.posinf and not value.nan
+            return frozenset({Origin(kind, _CONSTANT, record, value, innocent=mask)})
         inputs = _relevant_inputs(record, value)
         same = [entry for entry in inputs if getattr(entry, kind)]
         if same:

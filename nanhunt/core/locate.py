@@ -228,7 +228,7 @@ def _evidence(origin: Origin, detail: Detail | None, seen: Detail | None) -> tup
     for mask in origin.masks[:3]:
         if mask.record is not None and not mask.external:
             source = _source(mask.record.context)
-            line = f" at {source.file}:{source.line}" if source else ""
+            line = f" in `{source.code}` (line {source.line})" if source else ""
             facts.append(f"the -Inf it met was written on purpose by {mask.record.op}{line}")
         else:
             facts.append("the -Inf it met came in from outside the step, as a mask does")

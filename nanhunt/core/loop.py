@@ -95,6 +95,7 @@ class LoopHunt:
         self._progress = Progress(progress)
         self._ledger = Ledger(self._target)
         self._calls: list[_Call] = []
+        self._tape = Tape()  # holds the model's inputs, so that they have names
         self._handles: list[Any] = []
         self._observer: Observer | None = None
         self._caught: StepFacts | None = None
@@ -148,6 +149,7 @@ class LoopHunt:
         finally:
             self._ledger.interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
             self._calls = []
+            self._tape = Tape()
             self._snapshot.release()
             self._progress.finish(self._ledger.steps_run, self._ledger.steps_run)
             self._ledger.publish()
@@ -218,11 +220,10 @@ class LoopHunt:
         started = time.perf_counter()
         self._ledger.steps_run += 1
         step = self._ledger.steps_run - 1
-        tape = Tape()
         examiner = Examiner(
             self._target,
             self._snapshot,
-            tape,
+            self._tape,
             self._optimizers,
             self._scalers,
             self._replay_model,
@@ -235,7 +236,7 @@ class LoopHunt:
             return
         result = examiner.locate("symptom") if not self._snapshot.missing else None
         finding = result.finding if result is not None else None
-        if finding is None:
+        if finding is None or (finding.phase == "data" and not self._bad_inputs()):
             finding = self._outside_model(facts, losses)
         self._ledger.replay = "symptom" if result else f"not_reproduced: {self._snapshot.missing}"
         self._ledger.notes.append(
@@ -245,6 +246,13 @@ class LoopHunt:
         self._ledger.costs["examination_seconds"] = time.perf_counter() - started
         with uninterrupted():
             self._snapshot.restore()
+
+    def _bad_inputs(self) -> bool:
+        return any(
+            is_bad(tensor)
+            for call in self._calls
+            for tensor in plain_tensors([call.args, call.kwargs])
+        )
 
     def _outside_model(self, facts: StepFacts, losses: list[Sink]) -> Finding:
         finding = sink_finding(facts)
@@ -262,6 +270,7 @@ class LoopHunt:
         bad: list[Tensor] = []
         for call in self._calls:
             call.random.restore()
+            self._tape.items.append((call.args or call.kwargs, None, call.random))
             output = self._call_step(call)
             tensors = plain_tensors(output)
             pairs = [(tensors[i], g) for i, g in call.gradients.items() if i < len(tensors)]

@@ -336,7 +336,7 @@ class Observer(TorchDispatchMode):
         for name, item, position, tensor in named:
             if position in written:
                 seen.add(id(tensor))
-                results.append((tensor, name, item, position))
+                results.append((tensor, f"{name} after", item, position))
                 region = self.storages.region(tensor)
                 if region:
                     self._writes[region.key] += 1

@@ -18,14 +18,15 @@ WRITES_CONSTANTS = frozenset(
         "new_full",
         "masked_fill",  # scores.masked_fill(mask, -inf)
         "masked_fill_",
-        "scalar_tensor",  # torch.where(mask, x, -inf) makes its scalar so
-        "lift_fresh",  # torch.tensor(-inf)
-        "lift_fresh_copy",
         "index_fill",
         "index_fill_",
         "constant_pad_nd",  # F.pad(x, value=-inf)
     )
 )
+
+# Makes a tensor out of numbers in the program: `torch.tensor(nan)`, `x[0] = inf`,
+# `torch.where(mask, x, -inf)`.
+LITERALS = frozenset({"aten.lift_fresh", "aten.lift_fresh_copy", "aten.scalar_tensor"})
 
 # Returns memory that nobody has written yet: whatever it holds means nothing.
 UNINITIALISED = frozenset(

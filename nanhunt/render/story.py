@@ -65,11 +65,17 @@ def tell(report: Report) -> Story:
         "interrupted" if report.interrupted else "critical",
         wording.verdict(finding),
         tuple(_facts(report, finding)),
-        wording.visible(finding.source.code) if finding.source else "",
+        _code_line(finding),
         tuple(_tables(finding)),
         tuple(lines),
         notes,
     )
+
+
+def _code_line(finding: Finding) -> str:
+    if finding.source is None:
+        return ""
+    return f"{wording.place(finding.source)}   {wording.visible(finding.source.code)}"
 
 
 def _quiet_verdict(report: Report) -> str:
@@ -84,7 +90,7 @@ def _facts(report: Report, finding: Finding) -> list[tuple[str, str]]:
     if finding.cause != "not_established":
         facts.append(("cause", wording.visible(finding.cause, 80)))
     else:
-        facts.append(("cause", "cause not established"))
+        facts.append(("cause", "not established"))
     if finding.op and finding.op not in wording.verdict(finding):
         facts.append(("operation", wording.visible(finding.op, 80)))
     if finding.tensor and finding.tensor not in wording.verdict(finding):

@@ -21,7 +21,7 @@ def _lines(story: Story) -> list[str]:
     if story.status == "interrupted" and not story.verdict.startswith("Interrupted"):
         lines.append("  the hunt was interrupted")
     if story.code:
-        lines.append(_cut(f"    > {story.code}"))
+        lines.append(_cut(f"    {story.code}"))
     for label, value in story.facts:
         lines += _fact(label, value)
     tail = [_cut(f"  other: {line}") for line in story.others]

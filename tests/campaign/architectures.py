@@ -88,8 +88,20 @@ def _with_labels(make: Callable[[], dict[str, Tensor]], kind: str) -> dict[str, 
 _HF: dict[str, tuple[str, str, dict[str, Any], Callable[[], dict[str, Tensor]], str]] = {
     "bert": ("BertForMaskedLM", "BertConfig", _TEXT, _tokens, "tokens"),
     "roberta": ("RobertaForSequenceClassification", "RobertaConfig", _TEXT, _tokens, "class"),
-    "electra": ("ElectraForMaskedLM", "ElectraConfig", {**_TEXT, "embedding_size": 16}, _tokens, "tokens"),
-    "albert": ("AlbertForMaskedLM", "AlbertConfig", {**_TEXT, "embedding_size": 8}, _tokens, "tokens"),
+    "electra": (
+        "ElectraForMaskedLM",
+        "ElectraConfig",
+        {**_TEXT, "embedding_size": 16},
+        _tokens,
+        "tokens",
+    ),
+    "albert": (
+        "AlbertForMaskedLM",
+        "AlbertConfig",
+        {**_TEXT, "embedding_size": 8},
+        _tokens,
+        "tokens",
+    ),
     "distilbert": (
         "DistilBertForMaskedLM",
         "DistilBertConfig",
@@ -153,7 +165,13 @@ _HF: dict[str, tuple[str, str, dict[str, Any], Callable[[], dict[str, Tensor]], 
     "resnet": (
         "ResNetForImageClassification",
         "ResNetConfig",
-        {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic", "num_labels": 3},
+        {
+            "embedding_size": 8,
+            "hidden_sizes": [8, 16],
+            "depths": [1, 1],
+            "layer_type": "basic",
+            "num_labels": 3,
+        },
         _large_image,
         "class",
     ),
@@ -242,8 +260,12 @@ _TORCH: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     ),
     "conv3d": (
         lambda: nn.Sequential(
-            nn.Conv3d(1, 4, 3), nn.BatchNorm3d(4), nn.SiLU(), nn.ConvTranspose3d(4, 2, 2),
-            nn.Flatten(), nn.LazyLinear(3),
+            nn.Conv3d(1, 4, 3),
+            nn.BatchNorm3d(4),
+            nn.SiLU(),
+            nn.ConvTranspose3d(4, 2, 2),
+            nn.Flatten(),
+            nn.LazyLinear(3),
         ),
         lambda: torch.randn(2, 1, 6, 6, 6),
     ),
@@ -256,7 +278,9 @@ _TORCH: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "encoder": (
         lambda: nn.Sequential(
             nn.TransformerEncoder(
-                nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2, enable_nested_tensor=False
+                nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
+                2,
+                enable_nested_tensor=False,
             ),
             nn.Flatten(),
             nn.Linear(40, 3),

@@ -21,7 +21,16 @@ from nanhunt.report import Finding
 from tests.campaign.architectures import build
 
 HUGE = 3e38
-KINDS = ("overflow", "division", "write_nan", "write_inf", "gradient", "parameter", "buffer", "state")
+KINDS = (
+    "overflow",
+    "division",
+    "write_nan",
+    "write_inf",
+    "gradient",
+    "parameter",
+    "buffer",
+    "state",
+)
 
 
 @dataclasses.dataclass
@@ -66,31 +75,31 @@ class Poison(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        spike = torch.zeros_like(grad)
+        spike = torch.zeros(grad.shape)
         spike.view(-1)[0] = HUGE
         return grad + spike * spike
 
 
 def overflow(x: Tensor) -> Tensor:
-    spike = torch.zeros_like(x)
+    spike = torch.zeros(x.shape)
     spike.view(-1)[-1] = HUGE
     return x + spike * spike  # injected overflow
 
 
 def division(x: Tensor) -> Tensor:
-    ones = torch.ones_like(x)
+    ones = torch.ones(x.shape)
     ones.view(-1)[0] = 0
     return x + (ones * 0) / ones  # injected division
 
 
 def write_nan(x: Tensor) -> Tensor:
-    x = x.clone()
+    x = x.clone(memory_format=torch.contiguous_format)
     x.view(-1)[0] = float("nan")  # injected write_nan
     return x
 
 
 def write_inf(x: Tensor) -> Tensor:
-    x = x.clone()
+    x = x.clone(memory_format=torch.contiguous_format)
     x.view(-1)[-1] = float("inf")  # injected write_inf
     return x
 

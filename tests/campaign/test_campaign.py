@@ -1,0 +1,34 @@
+"""A seeded part of the campaign; `make campaign` runs a thousand."""
+
+from __future__ import annotations
+
+import pytest
+
+import nanhunt
+from tests.campaign.architectures import NAMES
+from tests.campaign.injections import KINDS
+from tests.campaign.run import injections
+
+
+def test_there_are_more_than_thirty_architectures() -> None:
+    assert len(NAMES) > 30
+
+
+def test_sixty_injected_faults_are_placed_exactly() -> None:
+    kinds = set()
+    for seed, injection in injections(60, seed=10_000):
+        report = nanhunt.hunt(injection.model, injection.step, steps=5, progress=False)
+        wrong = injection.misses(report.finding)
+        assert not wrong, f"seed {seed}, {injection.kind} in {injection.architecture}"
+        kinds.add(injection.kind)
+    assert kinds == set(KINDS)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_same_seed_makes_the_same_fault(seed: int) -> None:
+    (_, first), (_, second) = next(injections(1, seed)), next(injections(1, seed))
+    assert (first.architecture, first.kind, first.expected) == (
+        second.architecture,
+        second.kind,
+        second.expected,
+    )

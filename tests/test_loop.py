@@ -1,0 +1,91 @@
+"""A hunt around a loop of the user's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nanhunt.core.loop import LoopHunt
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        return (y.abs() + x.abs().amax()).exp()  # culprit
+
+
+def loop(net: nn.Module, loud_at: int = 4, steps: int = 8) -> list[Tensor]:
+    optimizer = torch.optim.Adam(net.parameters())
+    kept = []
+    for number in range(steps):
+        optimizer.zero_grad()
+        x = torch.ones(2, 4) * (200.0 if number == loud_at else 0.1)
+        net(x).log1p().mean().backward()
+        kept.append([p.detach().clone() for p in net.parameters()])
+        optimizer.step()
+    return kept
+
+
+def test_the_line_inside_the_model_is_found_and_the_step_undone() -> None:
+    torch.manual_seed(0)
+    net = Net()
+    kept = loop(net, loud_at=99)
+    torch.manual_seed(0)
+    net = Net()
+    with LoopHunt(net, progress=False) as hunt:
+        loop(net)
+    finding = hunt.report.finding
+    assert finding is not None
+    assert (finding.step, finding.op, finding.kind) == (4, "aten.exp.default", "inf")
+    assert finding.source is not None
+    assert finding.source.code.endswith("# culprit")
+    assert any("recorded inputs" in note for note in hunt.report.notes)
+    assert all(map(torch.equal, net.parameters(), kept[4]))
+
+
+def test_a_healthy_loop_ends_with_the_bits_of_a_bare_one() -> None:
+    torch.manual_seed(0)
+    bare = Net()
+    loop(bare, loud_at=99)
+    torch.manual_seed(0)
+    net = Net()
+    with LoopHunt(net, progress=False) as hunt:
+        loop(net, loud_at=99)
+    assert hunt.report.healthy
+    assert hunt.report.steps_run == 8
+    assert all(map(torch.equal, net.parameters(), bare.parameters()))
+
+
+def test_a_fault_in_the_loops_own_code_is_said_to_be_there() -> None:
+    net = nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with LoopHunt(net, progress=False) as hunt:
+        for number in range(3):
+            optimizer.zero_grad()
+            ((net(torch.ones(2, 4)) * (0 if number == 2 else 1)).abs()).log().sum().backward()
+            optimizer.step()
+    finding = hunt.report.finding
+    assert finding is not None
+    assert finding.step == 2
+    assert "loop's own code" in finding.explanation
+
+
+def test_an_exception_of_the_loop_is_its_own() -> None:
+    net = nn.Linear(4, 1)
+    with pytest.raises(KeyError, match="mine"), LoopHunt(net, progress=False):
+        net(torch.ones(2, 4)).sum().backward()
+        raise KeyError("mine")
+
+
+def test_ctrl_c_ends_the_loop_with_a_partial_report() -> None:
+    net = Net()
+    with LoopHunt(net, progress=False) as hunt:
+        loop(net, loud_at=99, steps=2)
+        raise KeyboardInterrupt
+    assert hunt.report.interrupted
+    assert hunt.report.steps_run == 2
