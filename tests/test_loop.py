@@ -77,9 +77,14 @@ def test_a_fault_in_the_loops_own_code_is_said_to_be_there() -> None:
 
 def test_an_exception_of_the_loop_is_its_own() -> None:
     net = nn.Linear(4, 1)
-    with pytest.raises(KeyError, match="mine"), LoopHunt(net, progress=False):
-        net(torch.ones(2, 4)).sum().backward()
-        raise KeyError("mine")
+
+    def cell() -> None:
+        with LoopHunt(net, progress=False):
+            net(torch.ones(2, 4)).sum().backward()
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        cell()
 
 
 def test_ctrl_c_ends_the_loop_with_a_partial_report() -> None:

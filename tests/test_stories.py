@@ -13,7 +13,7 @@ import nanhunt
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
 
-from stories import (  # noqa: E402
+from stories import (
     audio_codec,
     fourier_inpainting,
     localiser,

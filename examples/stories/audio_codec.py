@@ -13,8 +13,9 @@ method that is not `forward`.
 from __future__ import annotations
 
 import torch
-from stories import Story
 from torch import Tensor, nn
+
+from stories import Story
 
 CODES, SIZE, STAGES, SAMPLES, FFT = 16, 32, 3, 512, 64
 

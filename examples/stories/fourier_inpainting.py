@@ -14,8 +14,9 @@ do; BatchNorm's running statistics have taken it in by then, for good.
 from __future__ import annotations
 
 import torch
-from stories import Story
 from torch import Tensor, nn
+
+from stories import Story
 
 SIZE = 32
 

@@ -13,8 +13,9 @@ get a gradient at all.
 from __future__ import annotations
 
 import torch
-from stories import Story
 from torch import Tensor, nn
+
+from stories import Story
 
 MICS, ACCUMULATE = 4, 4
 

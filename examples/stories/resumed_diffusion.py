@@ -15,8 +15,9 @@ from __future__ import annotations
 import io
 
 import torch
-from stories import Story
 from torch import Tensor, nn
+
+from stories import Story
 
 SIZE, STEPS = 16, 1000
 

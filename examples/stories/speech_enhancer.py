@@ -14,9 +14,10 @@ when a louder passage comes, it does not, and the product overflows.
 from __future__ import annotations
 
 import torch
-from stories import Story
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from stories import Story
 
 SAMPLES, BATCH, FFT, HOP = 2048, 2, 256, 64
 BINS = FFT // 2 + 1
