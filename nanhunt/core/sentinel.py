@@ -30,6 +30,15 @@ from nanhunt.core.stats import count_bad, exact_screen, fingerprint, plain_tenso
 from nanhunt.core.target import Target, parameters_of
 
 
+# Optimizers whose update carries every NaN and Inf of a gradient into the parameter: all of
+# their formulas are sums, products and quotients of it (an Inf meets itself as Inf / Inf). What
+# they are given shows in the parameters, which are looked at after the update and undone.
+# Sign-based ones (Rprop) are not here: they turn an Inf into a step of ordinary size.
+_CARRY_GRADIENTS_ON = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+# First moments are linear in the gradients and go linearly into the parameters, likewise.
+_FIRST_MOMENTS = frozenset({"exp_avg", "momentum_buffer"})
+
+
 class StepFacts:
     """What one step did, as the sentinel saw it."""
 
@@ -90,6 +99,7 @@ class Sentinel:
         self.before_update: Callable[[Optimizer], None] | None = None
         self.after_update: Callable[[Optimizer], None] | None = None
         self._undo: list[Callable[[], None]] = []
+        self._scaler_decides = False
 
     def __enter__(self) -> Sentinel:
         with uninterrupted():
@@ -157,11 +167,17 @@ class Sentinel:
     def _watched_scaler_step(self, original: Any) -> Any:
         def step(scaler: GradScaler, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
             updates = len(self.facts.stepped)
+            # Fused optimizers are always called, and leave out the update themselves.
+            inside = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+            self._scaler_decides = scaler.is_enabled() and inside
             self.activity.optimizer += 1
             try:
                 result = original(scaler, optimizer, *args, **kwargs)
             finally:
                 self.activity.optimizer -= 1
+                self._scaler_decides = False
+            if scaler.is_enabled() and inside and _found_inf(scaler, optimizer):
+                del self.facts.stepped[updates:]
             if scaler.is_enabled() and len(self.facts.stepped) == updates:
                 self._know_scaler(scaler)
                 self.facts.skipped.append((scaler, optimizer))
@@ -193,7 +209,10 @@ class Sentinel:
         if self._snapshot is not None:
             self._snapshot.before_optimizer(optimizer)
         self.facts.stepped.append(optimizer)
-        self._check_gradients(optimizer)
+        undoable = self._snapshot is not None and not self._snapshot.missing
+        carried_on = type(optimizer) in _CARRY_GRADIENTS_ON and undoable and not self._exact
+        if not carried_on and not self._scaler_decides:
+            self._check_gradients(optimizer)
         if self.before_update is not None:
             self.before_update(optimizer)
         self.activity.optimizer += 1
@@ -202,7 +221,10 @@ class Sentinel:
         self.activity.optimizer -= 1
         number = self._number(optimizer)
         self._check("parameter", f"parameters {number}", self._named_parameters(optimizer))
-        self._check("state", f"state {number}", self.named_state(optimizer))
+        state = self.named_state(optimizer)
+        if not self._exact and type(optimizer) in _CARRY_GRADIENTS_ON:
+            state = [(n, t) for n, t in state if n.rpartition(".")[2] not in _FIRST_MOMENTS]
+        self._check("state", f"state {number}", state)
         if self.after_update is not None:
             self.after_update(optimizer)
 
@@ -302,6 +324,11 @@ class Sentinel:
                 region = self._observer.storages.region(tensor) if self._observer else None
                 index = self._observer.count if self._observer else 0
                 yield Sink(kind, name, region, nan, posinf + neginf, index)
+
+
+def _found_inf(scaler: GradScaler, optimizer: Optimizer) -> bool:
+    found = scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"]
+    return any(bool(flag.item()) for flag in found.values())
 
 
 def _loss_part(returned: Any) -> Any:

@@ -213,6 +213,24 @@ def warm_up_of_a_grad_scaler():
     return model, step
 
 
+@healthy(steps=30)
+def warm_up_with_a_fused_optimizer():
+    model, x = linear(), inputs()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.float16):
+            loss = model(x).pow(2).mean()
+        scaler.scale(loss * 64).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return loss
+
+    return model, step
+
+
 @healthy()
 def sparse_embedding():
     torch.manual_seed(0)
