@@ -29,7 +29,6 @@ from nanhunt.core.state import Snapshot
 from nanhunt.core.stats import count_bad, exact_screen, fingerprint, plain_tensors, screen
 from nanhunt.core.target import Target, parameters_of
 
-
 # Optimizers whose update carries every NaN and Inf of a gradient into the parameter: all of
 # their formulas are sums, products and quotients of it (an Inf meets itself as Inf / Inf). What
 # they are given shows in the parameters, which are looked at after the update and undone.
