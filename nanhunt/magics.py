@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 import shlex
 from typing import Any, NoReturn
 
+from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, magics_class
@@ -156,25 +158,41 @@ class NanhuntMagics(Magics):
 def load(shell: InteractiveShell) -> None:
     """Registers the magics and their completion; loading twice changes nothing."""
     shell.register_magics(NanhuntMagics)
-    if _complete not in _completers(shell):
-        shell.set_hook("complete_command", _complete, str_key="%nanhunt")
-        shell.set_hook("complete_command", _complete, str_key="%%nanhunt")
+    matchers = shell.Completer.custom_matchers
+    if not any(isinstance(matcher, _Matcher) for matcher in matchers):
+        matchers.append(_Matcher(shell))
 
 
 def unload(shell: InteractiveShell) -> None:
     """Takes everything back; unloading twice changes nothing."""
     for kind in ("line", "cell"):
         shell.magics_manager.magics[kind].pop("nanhunt", None)
-    for key in ("%nanhunt", "%%nanhunt"):
-        shell.strdispatchers["complete_command"].strs.pop(key, None)
+    matchers = shell.Completer.custom_matchers
+    matchers[:] = [matcher for matcher in matchers if not isinstance(matcher, _Matcher)]
 
 
-def _completers(shell: InteractiveShell) -> list[Any]:
-    table = shell.strdispatchers.get("complete_command")
-    chain = table.strs.get("%nanhunt") if table is not None else None
-    return [hook for _, hook in chain.chain] if chain is not None else []
+class _Matcher:
+    """IPython's completer asks this for the line of the magic; elsewhere it is silent."""
 
+    matcher_api_version = 2
+    matcher_identifier = "nanhunt"
+    matcher_priority = 100
 
-def _complete(shell: InteractiveShell, event: Any) -> list[str]:
-    cell = event.line.lstrip().startswith("%%")
-    return complete(event.line, event.symbol, shell.user_ns, cell)
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell = shell
+        self.__qualname__ = self.matcher_identifier  # IPython reads it of every matcher
+
+    def __call__(self, context: CompletionContext) -> SimpleMatcherResult:
+        line = context.line_with_cursor[: context.cursor_position]
+        command = re.search(r"(%%?)nanhunt\s+.*$", line)
+        if command is None:
+            return {"completions": []}
+        symbol = re.search(r"\S*$", line)
+        word = symbol[0] if symbol else ""
+        names = complete(command[0], word, self._shell.user_ns, command[1] == "%%")
+        # The completer replaces its own token, which may begin after the dashes of an option.
+        skip = len(word) - len(context.token) if word.endswith(context.token) else 0
+        return {
+            "completions": [SimpleCompletion(text=name[skip:]) for name in names],
+            "suppress": bool(names),
+        }
