@@ -8,7 +8,7 @@ import re
 import shlex
 from typing import Any, NoReturn
 
-from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult
+from IPython.core.completer import CompletionContext, SimpleCompletion
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, magics_class
@@ -182,7 +182,7 @@ class _Matcher:
         self._shell = shell
         self.__qualname__ = self.matcher_identifier  # IPython reads it of every matcher
 
-    def __call__(self, context: CompletionContext) -> SimpleMatcherResult:
+    def __call__(self, context: CompletionContext) -> dict[str, Any]:
         line = context.line_with_cursor[: context.cursor_position]
         command = re.search(r"(%%?)nanhunt\s+.*$", line)
         if command is None:

@@ -1,0 +1,175 @@
+"""The magics in an IPython shell of this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from IPython.core.completer import provisionalcompleter
+from IPython.core.error import UsageError
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+
+import nanhunt
+from nanhunt.options import OPTIONS
+
+PROGRAM = """
+import torch
+model = torch.nn.Linear(2, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+pair = [model]
+x = torch.ones(4, 2)
+def step():
+    optimizer.zero_grad()
+    loss = (model(x) * 0).log().sum()
+    loss.backward()
+    optimizer.step()
+def good():
+    optimizer.zero_grad()
+    loss = model(x).pow(2).sum()
+    loss.backward()
+    optimizer.step()
+def needs_a_batch(batch):
+    good()
+"""
+
+
+@pytest.fixture
+def shell() -> Iterator[InteractiveShell]:
+    made = InteractiveShell.instance()
+    made.history_manager.enabled = False
+    run(made, "%load_ext nanhunt")
+    run(made, PROGRAM)
+    yield made
+    run(made, "%unload_ext nanhunt")
+    InteractiveShell.clear_instance()
+
+
+def run(shell: InteractiveShell, cell: str) -> Any:
+    with capture_output() as captured:
+        result = shell.run_cell(cell, store_history=True)
+    result.printed = captured.stdout + captured.stderr
+    return result
+
+
+def test_the_line_magic_returns_the_report(shell: InteractiveShell) -> None:
+    report = run(shell, "%nanhunt model step --steps 3").result
+    assert isinstance(report, nanhunt.Report)
+    assert report.finding is not None
+    assert report.finding.op == "aten.log.default"
+    assert report.finding.source is not None
+    assert report.finding.source.cell is not None
+    assert report.finding.source.code == "loss = (model(x) * 0).log().sum()"
+
+
+def test_its_report_can_be_assigned(shell: InteractiveShell) -> None:
+    run(shell, "report = %nanhunt model good --steps 7 --no-progress")
+    report = shell.user_ns["report"]
+    assert report.healthy
+    assert report.steps_run == 7
+
+
+def test_an_expression_in_quotes_is_a_model_too(shell: InteractiveShell) -> None:
+    report = run(shell, """%nanhunt "{'first': model}" step""").result
+    assert report.finding is not None
+    report = run(shell, "%nanhunt pair step").result
+    assert report.finding is not None
+
+
+def test_the_cell_magic_watches_the_cells_own_loop(shell: InteractiveShell) -> None:
+    cell = (
+        "%%nanhunt model\n"
+        "for number in range(5):\n"
+        "    good() if number < 3 else step()\n"
+        "last = number\n"
+    )
+    report = run(shell, cell).result
+    assert report.finding is not None
+    assert report.finding.step == 3
+    assert shell.user_ns["number"] == 3
+    assert "last" not in shell.user_ns
+
+
+def test_a_healthy_cell_leaves_its_names_behind(shell: InteractiveShell) -> None:
+    result = run(shell, "%%nanhunt model\nfor number in range(4):\n    good()\nafter = number")
+    assert result.result.healthy
+    assert result.result.steps_run == 4
+    assert shell.user_ns["after"] == 3
+
+
+def test_an_exception_of_the_cell_stays_its_own(shell: InteractiveShell) -> None:
+    result = run(shell, "%%nanhunt model\ngood()\nraise KeyError('mine')")
+    assert isinstance(result.error_in_exec, KeyError)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("%nanhunt", "name the model and the step function"),
+        ("%nanhunt model", "required: step_fn"),
+        ("%nanhunt modle step", "did you mean model?"),
+        ("%nanhunt model stepp", "did you mean step?"),
+        ("%nanhunt model step --stepz 3", "did you mean --steps?"),
+        ("%nanhunt model step --steps many", "invalid int"),
+        ("%nanhunt model step --steps 0", "at least 1"),
+        ("%nanhunt 3 step", "not a torch.nn.Module"),
+        ("%nanhunt model 3", "cannot be called"),
+        ("%nanhunt model needs_a_batch", "no argument"),
+        ('%nanhunt "model step', "No closing quotation"),
+    ],
+)
+def test_misuse_is_a_usage_error_in_words(shell: InteractiveShell, line: str, words: str) -> None:
+    result = run(shell, line)
+    assert type(result.error_in_exec) is UsageError
+    assert words in str(result.error_in_exec)
+    assert "Traceback" not in result.printed
+
+
+def test_the_help_names_every_option() -> None:
+    from nanhunt.magics import NanhuntMagics
+
+    text = NanhuntMagics.nanhunt.__doc__
+    for option in OPTIONS:
+        assert option.flag in text
+
+
+def test_loading_and_unloading_twice_changes_nothing(shell: InteractiveShell) -> None:
+    matchers = len(shell.Completer.custom_matchers)
+    for _ in range(2):
+        assert run(shell, "%reload_ext nanhunt").printed == ""
+    assert len(shell.Completer.custom_matchers) == matchers
+    for _ in range(2):
+        nanhunt.unload_ipython_extension(shell)
+    assert "nanhunt" not in shell.magics_manager.magics["line"]
+    assert len(shell.Completer.custom_matchers) == matchers - 1
+    nanhunt.load_ipython_extension(shell)
+
+
+def proposed(shell: InteractiveShell, line: str) -> set[str]:
+    with provisionalcompleter():
+        return {found.text for found in shell.Completer.completions(line, len(line))}
+
+
+@pytest.mark.parametrize("jedi", [True, False])
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("%nanhunt mo", {"model"}),
+        ("%nanhunt ", {"model", "pair"}),
+        ("%nanhunt model ", {"step", "good", "needs_a_batch"}),
+        ("%nanhunt model step --no-s", {"--no-snapshot"}),
+        ("report = %nanhunt model step --st", {"--steps"}),
+        ("%%nanhunt mo", {"model"}),
+    ],
+)
+def test_completion_proposes_what_fits(
+    shell: InteractiveShell, line: str, wanted: set[str], jedi: bool
+) -> None:
+    shell.Completer.use_jedi = jedi
+    assert wanted <= proposed(shell, line)
+
+
+def test_completion_elsewhere_is_left_alone(shell: InteractiveShell) -> None:
+    assert "model" in proposed(shell, "mod")
+    assert "--steps" not in proposed(shell, "x = --st")
