@@ -19,15 +19,15 @@ color:var(--ink);font:13px/1.5 var(--jp-ui-font-family,system-ui,sans-serif);max
 .nanhunt .verdict{font-size:15px;font-weight:600;margin:.4em 0;padding:.3em .6em;
 border-left:4px solid var(--bad)}
 .nanhunt.healthy .verdict{border-color:var(--good)}
-.nanhunt pre{background:var(--code);color:var(--ink);padding:.5em .8em;margin:.4em 0;
+.nanhunt pre.line{background:var(--code);color:var(--ink);padding:.5em .8em;margin:.4em 0;
 overflow-x:auto;font:12px/1.5 var(--jp-code-font-family,ui-monospace,monospace)}
 .nanhunt dl{display:grid;grid-template-columns:max-content 1fr;gap:.15em 1em;margin:.5em 0}
-.nanhunt dt{color:var(--soft)}
+.nanhunt dl>dt{color:var(--soft);font-weight:400}
 .nanhunt dd{margin:0;overflow-wrap:anywhere}
 .nanhunt table{border-collapse:collapse;margin:.3em 0 .6em;font-size:12px}
-.nanhunt th,.nanhunt td{text-align:left;padding:.15em .9em .15em 0;
+.nanhunt tr>th,.nanhunt tr>td{text-align:left;padding:.15em .9em .15em 0;
 border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums}
-.nanhunt th{color:var(--soft);font-weight:500}
+.nanhunt tr>th{color:var(--soft);font-weight:500}
 .nanhunt summary{cursor:pointer;padding:.15em 0}
 .nanhunt summary:focus-visible{outline:2px solid var(--jp-brand-color1,#0969da)}
 .nanhunt ul{margin:.3em 0;padding-left:1.3em}
@@ -68,7 +68,7 @@ def _fragment(story: Story) -> str:
     if story.status == "interrupted":
         parts.append("<p>The hunt was interrupted.</p>")
     if story.code:
-        parts.append(f"<pre><code>{escape(story.code)}</code></pre>")
+        parts.append(f'<pre class="line"><code>{escape(story.code)}</code></pre>')
     if story.facts:
         entries = "".join(
             f"<dt>{escape(label)}</dt><dd>{escape(value)}</dd>" for label, value in story.facts

@@ -188,7 +188,7 @@ def _costs(report: Report) -> list[str]:
     if "watched_step_seconds" in costs:
         parts.append(f"a watched step took {costs['watched_step_seconds'] * 1e3:.3g} ms (median)")
     if "observed_step_seconds" in costs:
-        parts.append(f"the observed first one {costs['observed_step_seconds'] * 1e3:.3g} ms")
+        parts.append(f"the observed first step {costs['observed_step_seconds'] * 1e3:.3g} ms")
     if "examination_seconds" in costs:
         replays = int(costs.get("replays", 0))
         told = f" and {replays} replays" if replays else ""

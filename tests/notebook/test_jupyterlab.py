@@ -132,6 +132,8 @@ def test_both_magics_show_their_report_under_the_cell(
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=90_000)
     body = f'body[data-jp-theme-light="{str(theme == "light").lower()}"]'
     page.wait_for_selector(body, state="attached")
+    # A click while the kernel is still starting is lost: wait until it is idle.
+    page.wait_for_selector('[data-status="idle"]', timeout=90_000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
     reports = page.locator(".jp-OutputArea-output section.nanhunt")
