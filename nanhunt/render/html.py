@@ -21,13 +21,14 @@ border-left:4px solid var(--bad)}
 .nanhunt.healthy .verdict{border-color:var(--good)}
 .nanhunt pre.line{background:var(--code);color:var(--ink);padding:.5em .8em;margin:.4em 0;
 overflow-x:auto;font:12px/1.5 var(--jp-code-font-family,ui-monospace,monospace)}
+.nanhunt pre.line code{background:none;padding:0}
 .nanhunt dl{display:grid;grid-template-columns:max-content 1fr;gap:.15em 1em;margin:.5em 0}
 .nanhunt dl>dt{color:var(--soft);font-weight:400}
 .nanhunt dd{margin:0;overflow-wrap:anywhere}
 .nanhunt table{border-collapse:collapse;margin:.3em 0 .6em;font-size:12px}
-.nanhunt tr>th,.nanhunt tr>td{text-align:left;padding:.15em .9em .15em 0;
+.nanhunt.nanhunt th,.nanhunt.nanhunt td{text-align:left;padding:.15em .9em .15em 0;
 border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums}
-.nanhunt tr>th{color:var(--soft);font-weight:500}
+.nanhunt.nanhunt th{color:var(--soft);font-weight:500}
 .nanhunt summary{cursor:pointer;padding:.15em 0}
 .nanhunt summary:focus-visible{outline:2px solid var(--jp-brand-color1,#0969da)}
 .nanhunt ul{margin:.3em 0;padding-left:1.3em}
