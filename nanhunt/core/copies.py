@@ -129,6 +129,8 @@ def check_room(tensors: Iterable[Tensor]) -> None:
     """
     wanted: dict[torch.device, int] = {}
     for tensor in tensors:
+        if _uncopyable(tensor):
+            continue
         wanted[tensor.device] = wanted.get(tensor.device, 0) + _nbytes(tensor)
     for device, need in wanted.items():
         free = _free_bytes(device)

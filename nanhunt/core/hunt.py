@@ -338,7 +338,8 @@ class Hunt:
         if not self._snapshot.missing and not isinstance(error, torch.OutOfMemoryError):
             finding = self._examine(self._sentinel.facts, self.steps_run, error)
             if finding is not None:
-                note += f"; it goes back to {finding.op or finding.tensor} (nanhunt.last_report())"
+                culprit = finding.op or finding.tensor or "a value that was bad"
+                note += f"; it goes back to {culprit} (nanhunt.last_report())"
         if isinstance(error, _DataEndedError):
             return
         if hasattr(error, "add_note"):

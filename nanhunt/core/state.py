@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from nanhunt.core.copies import Copies, NoMemoryError, check_room
 from nanhunt.core.rng import RandomState
+from nanhunt.core.stats import plain_tensors
 from nanhunt.core.surroundings import ContainerState, Slot, Surroundings, stands_for
 from nanhunt.core.target import Target, parameters_of
 
@@ -27,8 +28,8 @@ class _Modules:
             (
                 module,
                 module.__dict__.copy(),
-                module._parameters.copy(),
-                module._buffers.copy(),
+                dict(module._parameters.items()),
+                dict(module._buffers.items()),
                 {k: list(v) for k, v in module.__dict__.items() if type(v) is list},
             )
             for module in modules
@@ -39,8 +40,9 @@ class _Modules:
             for key in [key for key in module.__dict__ if key not in attributes]:
                 del module.__dict__[key]
             module.__dict__.update(attributes)
-            _put_back(module._parameters, parameters)
-            _put_back(module._buffers, buffers)
+            if isinstance(module._parameters, dict):  # scripted modules keep theirs in C++
+                _put_back(module._parameters, parameters)
+                _put_back(module._buffers, buffers)
             for key, items in lists.items():
                 attributes[key][:] = items
 
@@ -64,8 +66,15 @@ class _OptimizerState:
             key: dict(value) if isinstance(value, dict) else value
             for key, value in optimizer.state.items()
         }
+        # L-BFGS keeps its history in lists.
+        entries = (
+            e for value in self._state.values() if isinstance(value, dict) for e in value.values()
+        )
+        self._lists = [(entry, list(entry)) for entry in entries if type(entry) is list]
 
     def restore(self) -> None:
+        for live_list, items in self._lists:
+            live_list[:] = items
         groups = self._optimizer.param_groups
         del groups[len(self._groups) :]
         for live, kept in zip(groups, self._groups, strict=True):
@@ -271,9 +280,7 @@ class Snapshot:
             value
             for optimizer in optimizers
             for state in optimizer.state.values()
-            if isinstance(state, dict)
-            for value in state.values()
-            if isinstance(value, Tensor)
+            for value in plain_tensors(state)
         ] + [
             value
             for optimizer in optimizers

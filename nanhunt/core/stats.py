@@ -33,11 +33,13 @@ def real_values(tensor: Tensor) -> Tensor | None:
 
     Returns:
         None when there is nothing to look at: integers, meta and quantized tensors,
-        wrapper subclasses, lazily initialised parameters.
+        wrapper subclasses, tensors inside a function transform, lazily initialised parameters.
     """
     if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.is_meta:
         return None
     if tensor.is_quantized or is_traceable_wrapper_subclass(tensor):
+        return None
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):  # inside vmap or func.grad
         return None
     if is_lazy(tensor):
         return None
