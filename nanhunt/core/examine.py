@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -68,6 +68,7 @@ class Examiner:
         optimizers, scalers: all that are known.
         run: calls the user's step once.
         acquitted: buffers not to be looked at.
+        batches: what the step is given, beside what it takes from iterators itself.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Examiner:
         scalers: list[GradScaler],
         run: Runner,
         acquitted: set[str],
+        batches: Sequence[Any] = (),
     ) -> None:
         self._target = target
         self._snapshot = snapshot
@@ -87,6 +89,7 @@ class Examiner:
         self._scalers = scalers
         self._run = run
         self._acquitted = acquitted
+        self._batches = batches
         self.replays = 0
 
     def exact_facts(self) -> StepFacts:
@@ -224,8 +227,9 @@ class Examiner:
             for optimizer in self._optimizers:
                 for name, value in sentinel.named_state(optimizer):
                     yield "state", name, None, value
-        for number, (batch, _, _) in enumerate(self._tape.items):
-            label = "batch" if len(self._tape.items) == 1 else f"batch {number}"
+        batches = [*self._batches, *(batch for batch, _, _ in self._tape.items)]
+        for number, batch in enumerate(batches):
+            label = "batch" if len(batches) == 1 else f"batch {number}"
             yield from _named_batch(batch, label)
 
     def _never_masks(self, observer: Observer) -> frozenset[int]:

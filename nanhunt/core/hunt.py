@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -97,8 +97,10 @@ class Hunt:
         check_step_fn(step_fn, data is not None)
         self._step_fn = step_fn
         self._tape = Tape()
-        self._data = TapedIterator(iter(data), self._tape) if data is not None else None
-        self._around = Surroundings(step_fn)
+        self._data = iter(data) if data is not None else None
+        self._batch_again = False
+        # A wrapper made by functools keeps what it wraps: that is what can be searched.
+        self._around = Surroundings(getattr(step_fn, "__wrapped__", step_fn))
         self._by_hand = isinstance(optimizer, tuple | list) and not optimizer
         given = listed(optimizer, Optimizer, "optimizer")
         found = given or [o for o in self._around.optimizers if self._target.owns(o)]
@@ -150,6 +152,9 @@ class Hunt:
         """
         if self._closed:
             raise HuntClosedError("this hunt is closed; make a new nanhunt.Hunt")
+        if self._data is not None and not self._batch_again:
+            self._batch = self._next_batch(self._data)
+        self._batch_again = False
         self._tape.start_step()
         self._snapshot.begin()
         try:
@@ -169,6 +174,7 @@ class Hunt:
         """Puts everything back to the start of the last step; its batches come again."""
         self._snapshot.restore()
         self._tape.rewind()
+        self._batch_again = True
 
     def close(self) -> None:
         """Lets go of everything that was kept. The training goes on where it stands."""
@@ -196,8 +202,6 @@ class Hunt:
         activity = Activity()
         observer = Observer(self._target, activity) if observed else None
         self._sentinel = self._make_sentinel(activity, observer)
-        if self._data is not None:
-            self._batch = self._next_batch()
         started = time.perf_counter()
         with self._sentinel:
             if observer is not None:
@@ -309,16 +313,12 @@ class Hunt:
             self._tape,
             self._optimizers,
             self._scalers,
-            self._replayed_step,
+            self._call_step,
             self._ledger.acquitted,
+            [self._batch] if self._data is not None else [],
         )
 
     # -- the user's code ------------------------------------------------------------------------
-
-    def _replayed_step(self) -> Any:
-        if self._data is not None:
-            self._batch = self._next_batch()
-        return self._call_step()
 
     def _call_step(self) -> Any:
         """The one place where the user's step is called: stacks are cut off here."""
@@ -326,10 +326,10 @@ class Hunt:
             return self._step_fn(self._batch)
         return self._step_fn()
 
-    def _next_batch(self) -> Any:
-        assert self._data is not None
+    @staticmethod
+    def _next_batch(data: Iterator[Any]) -> Any:
         try:
-            return next(self._data)
+            return next(data)
         except StopIteration:
             raise _DataEndedError from None
 
@@ -340,8 +340,6 @@ class Hunt:
             if finding is not None:
                 culprit = finding.op or finding.tensor or "a value that was bad"
                 note += f"; it goes back to {culprit} (nanhunt.last_report())"
-        if isinstance(error, _DataEndedError):
-            return
         if hasattr(error, "add_note"):
             error.add_note(note)
         else:  # Python 3.10 has no add_note; tracebacks there do not show notes

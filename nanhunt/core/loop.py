@@ -95,7 +95,6 @@ class LoopHunt:
         self._progress = Progress(progress)
         self._ledger = Ledger(self._target)
         self._calls: list[_Call] = []
-        self._tape = Tape()  # holds the model's inputs, so that they have names
         self._handles: list[Any] = []
         self._observer: Observer | None = None
         self._caught: StepFacts | None = None
@@ -149,7 +148,6 @@ class LoopHunt:
         finally:
             self._ledger.interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
             self._calls = []
-            self._tape = Tape()
             self._snapshot.release()
             self._progress.finish(self._ledger.steps_run, self._ledger.steps_run)
             self._ledger.publish()
@@ -223,11 +221,12 @@ class LoopHunt:
         examiner = Examiner(
             self._target,
             self._snapshot,
-            self._tape,
+            Tape(),
             self._optimizers,
             self._scalers,
             self._replay_model,
             self._ledger.acquitted,
+            [call.args or call.kwargs for call in self._calls],  # so that they have names
         )
         present = examiner.exact_facts()
         losses = [Sink("loss", "loss", None, 1, 0, 0) for loss in facts.losses if is_bad(loss)]
@@ -270,7 +269,6 @@ class LoopHunt:
         bad: list[Tensor] = []
         for call in self._calls:
             call.random.restore()
-            self._tape.items.append((call.args or call.kwargs, None, call.random))
             output = self._call_step(call)
             tensors = plain_tensors(output)
             pairs = [(tensors[i], g) for i, g in call.gradients.items() if i < len(tensors)]

@@ -155,7 +155,7 @@ def _global_names(code: types.CodeType) -> Iterator[tuple[str, bool]]:
     for instruction in dis.get_instructions(code):
         if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
             yield instruction.argval, False
-        elif instruction.opname == "STORE_GLOBAL":
+        elif instruction.opname in ("STORE_GLOBAL", "STORE_NAME"):
             yield instruction.argval, True
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
