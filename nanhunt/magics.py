@@ -15,6 +15,7 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class
 
 import nanhunt
 from nanhunt import errors
+from nanhunt.cell import CellLoop
 from nanhunt.completer import complete, is_model, is_step
 from nanhunt.display import NotebookProgress
 from nanhunt.options import OPTIONS, Option
@@ -97,8 +98,12 @@ class NanhuntMagics(Magics):
 
         shell = self.shell
         assert shell is not None
-        source = shell.transform_cell(cell)
+        # An empty line for the magic's own, so that line numbers are those of the whole cell.
+        source = "\n" + shell.transform_cell(cell)
         name = shell.compile.cache(source, shell.execution_count, raw_code=cell)
+        loop = CellLoop(source, name, shell.user_ns)
+        if loop.replayable:
+            return _hunt_loop(loop, arguments)
         code = compile(source, name, "exec")
         with LoopHunt(**arguments) as hunt:
             exec(code, shell.user_global_ns, shell.user_ns)  # noqa: S102  the user's own cell
@@ -153,6 +158,20 @@ class NanhuntMagics(Magics):
             if not close and names:
                 hint = f"; fitting names here: {', '.join(sorted(names)[:8])}"
             raise UsageError(f"%nanhunt: {expression}: {error}{hint}") from None
+
+
+def _hunt_loop(loop: CellLoop, arguments: dict[str, Any]) -> Report:
+    """Hunts with the loop's body as the step; ends with the loop."""
+    try:
+        loop.before()
+        options = {**arguments, "step_fn": loop.step_fn(), "data": loop.items()}
+        with nanhunt.Hunt(**options) as hunt:
+            report = hunt.run(None)
+        if report.healthy and not report.interrupted:
+            loop.after()
+    finally:
+        loop.forget()
+    return report
 
 
 def load(shell: InteractiveShell) -> None:

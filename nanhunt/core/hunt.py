@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -126,21 +127,27 @@ class Hunt:
 
     # -- the public face ------------------------------------------------------------------------
 
-    def run(self, steps: int = 100) -> Report:
-        """Runs up to `steps` steps; ends at the first numeric failure or at Ctrl-C."""
-        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+    def run(self, steps: int | None = 100) -> Report:
+        """Runs up to `steps` steps (None: to the data's end), to a numeric failure or Ctrl-C."""
+        if steps is None and self._data is not None:
+            counter: Iterable[int] = itertools.count()
+        elif not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
             raise UsageError(f"steps must be a whole number of at least 1, not {steps!r}")
+        else:
+            counter = range(steps)
+        total = steps or 0
         try:
-            for done in range(steps):
-                self._progress.show(done, steps, "watching")
+            for done in counter:
+                self._progress.show(done, total, "watching")
                 if self.step() is not None:
                     break
         except KeyboardInterrupt:
             self._ledger.interrupted = True
         except _DataEndedError:
-            self._ledger.notes.append(f"the data ended after {self.steps_run} steps")
+            if steps is not None:
+                self._ledger.notes.append(f"the data ended after {self.steps_run} steps")
         finally:
-            self._progress.finish(self.steps_run, steps)
+            self._progress.finish(self.steps_run, total)
         return self.report
 
     def step(self) -> Finding | None:

@@ -24,7 +24,7 @@ def check_step_fn(step_fn: Any, takes_batch: bool) -> None:
             "itself, without parentheses."
         )
     try:
-        signature = inspect.signature(step_fn)
+        signature = inspect.signature(step_fn, follow_wrapped=False)
     except (TypeError, ValueError):  # some built-in callables have none
         return
     try:

@@ -98,6 +98,82 @@ def test_a_healthy_cell_leaves_its_names_behind(shell: InteractiveShell) -> None
     assert shell.user_ns["after"] == 3
 
 
+LOOPS = {
+    "loss code in the cell": (
+        "for n in range(6):\n"
+        "    optimizer.zero_grad()\n"
+        "    loss = (model(x) * (n != 4)).abs().log().mean()  # culprit\n"
+        "    loss.backward()\n"
+        "    optimizer.step()\n",
+        {"step": 4, "kind": "inf", "op": "aten.log.default"},
+    ),
+    "epochs around batches": (
+        "seen = []\n"
+        "for epoch in range(3):\n"
+        "    model.train()\n"
+        "    for a, b in zip(x, x):\n"
+        "        if epoch == 1 and len(seen) == 5:\n"
+        "            a = a / 0  # culprit\n"
+        "        optimizer.zero_grad()\n"
+        "        (model(a) - b.sum()).pow(2).mean().backward()\n"
+        "        optimizer.step()\n"
+        "        seen.append(epoch)\n",
+        {"step": 5, "kind": "inf", "op": "aten.div.Tensor"},
+    ),
+    "a while loop": (
+        "n = 0\n"
+        "while n < 6:\n"
+        "    optimizer.zero_grad()\n"
+        "    model(x * (1 if n < 2 else float('inf'))).sum().backward()\n"
+        "    optimizer.step()\n"
+        "    n += 1\n",
+        {"step": 2, "phase": "data"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_cells_own_loop_is_hunted_to_its_line(shell: InteractiveShell, name: str) -> None:
+    source, expected = LOOPS[name]
+    report = run(shell, f"%%nanhunt model\n{source}").result
+    finding = report.finding
+    assert {key: getattr(finding, key) for key in expected} == expected
+    if "# culprit" in source:
+        assert report.replay == "bit_exact"
+        assert finding.source.code.endswith("# culprit")
+        assert finding.source.cell is not None
+        cell = f"%%nanhunt model\n{source}".splitlines()
+        assert cell[finding.source.line - 1].endswith("# culprit")
+    assert not [n for n in shell.user_ns if n.startswith("__nanhunt")]
+
+
+def test_break_and_continue_do_what_they_do_in_a_bare_cell(shell: InteractiveShell) -> None:
+    source = (
+        "done = []\n"
+        "for epoch in range(2):\n"
+        "    for n in range(9):\n"
+        "        if n == 1:\n"
+        "            continue\n"
+        "        if n == 4:\n"
+        "            break\n"
+        "        good()\n"
+        "        optimizer.zero_grad()\n"
+        "        model(x).pow(2).mean().backward()\n"
+        "        optimizer.step()\n"
+        "        done.append((epoch, n))\n"
+        "    done.append('epoch')\n"
+        "after = len(done)\n"
+    )
+    torch_seed = "import torch; torch.manual_seed(0)\n"
+    run(shell, torch_seed + PROGRAM + source)
+    bare = shell.user_ns["done"], shell.user_ns["after"], shell.user_ns["model"].weight.tolist()
+    run(shell, torch_seed + PROGRAM)
+    report = run(shell, f"%%nanhunt model\n{source}").result
+    assert report.findings == ()
+    watched = shell.user_ns["done"], shell.user_ns["after"], shell.user_ns["model"].weight.tolist()
+    assert watched == bare
+
+
 def test_an_exception_of_the_cell_stays_its_own(shell: InteractiveShell) -> None:
     result = run(shell, "%%nanhunt model\ngood()\nraise KeyError('mine')")
     assert isinstance(result.error_in_exec, KeyError)
