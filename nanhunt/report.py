@@ -11,20 +11,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-import types
-import typing
 from pathlib import Path
-from typing import Any, TypeVar, Union
+from typing import Any
 
+from nanhunt.codec import decode, encode
 from nanhunt.errors import ReportFormatError
 
 FORMAT = "nanhunt.report"
 VERSION = 1
 MIME_TYPE = "application/vnd.nanhunt.report.v1+json"
 FILE_SUFFIX = ".nanhunt.json"
-
-_Record = TypeVar("_Record")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +216,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON data; `from_dict` reads it back."""
-        body = _encode(self)
+        body = encode(self)
         return {"format": FORMAT, "version": VERSION, "healthy": self.healthy, **body}
 
     @classmethod
@@ -237,7 +233,7 @@ class Report:
                 f"this report has version {data.get('version')!r}; this nanhunt reads version "
                 f"{VERSION}. Install the version of nanhunt that wrote it, or a newer one."
             )
-        return _decode(cls, data, "report")
+        return decode(cls, data, "report")
 
     def save(self, path: str | Path) -> Path:
         """Writes the report as JSON; the name is given the suffix `.nanhunt.json`."""
@@ -278,55 +274,3 @@ def load_report(path: str | Path) -> Report:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ReportFormatError(f"{path} is not a nanhunt report: {error}") from error
     return Report.from_dict(data)
-
-
-def _encode(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
-    if dataclasses.is_dataclass(value):
-        return {f.name: _encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, tuple):
-        return [_encode(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _encode(item) for key, item in value.items()}
-    return value
-
-
-def _decode(record: type[_Record], data: Any, where: str) -> _Record:
-    if not isinstance(data, dict):
-        raise ReportFormatError(f"{where}: expected an object, got {type(data).__name__}")
-    hints = typing.get_type_hints(record)
-    values = {}
-    for field in dataclasses.fields(record):  # type: ignore[arg-type]
-        if field.name in data:
-            spot = f"{where}.{field.name}"
-            values[field.name] = _decode_value(hints[field.name], data[field.name], spot)
-    try:
-        return record(**values)
-    except TypeError as error:
-        raise ReportFormatError(f"{where}: {error}") from error
-
-
-def _decode_value(hint: Any, value: Any, where: str) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        options = [option for option in arguments if option is not type(None)]
-        for option in options[:-1]:
-            if type(value) is option:
-                return value
-        return _decode_value(options[-1], value, where)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_decode_value(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
-    if origin is dict and isinstance(value, dict):
-        return {str(k): _decode_value(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return _decode(hint, value, where)
-    if hint is float and value in ("nan", "inf", "-inf"):
-        return float(value)
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and type(value) is hint:
-        return value
-    raise ReportFormatError(f"{where}: {type(value).__name__} does not belong there")
