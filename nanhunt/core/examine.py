@@ -6,26 +6,31 @@ import contextlib
 import dataclasses
 import io
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from nanhunt.core.causes import explained
 from nanhunt.core.flow import Origin, Sink
+from nanhunt.core.history import Growth
 from nanhunt.core.locate import (
     Outside,
-    detail_for,
+    birth_finding,
+    closeup_of,
     finding_of,
     judge,
     swallowed_findings,
 )
+from nanhunt.core.memory import Item, items
 from nanhunt.core.observe import Activity, Observer
+from nanhunt.core.oprecords import Birth, OpRecord
+from nanhunt.core.scene import Named, Scene
 from nanhunt.core.sentinel import Sentinel, StepFacts
 from nanhunt.core.state import Snapshot
-from nanhunt.core.stats import plain_tensors, tensor_stats
+from nanhunt.core.stats import tensor_stats
 from nanhunt.core.tape import Tape
 from nanhunt.core.target import Target
 from nanhunt.report import Finding
@@ -42,12 +47,14 @@ class Examination:
         warnings: findings that do not stop a hunt.
         replay: `"bit_exact"`, `"symptom"` or `"not_reproduced: ..."`.
         acquitted: buffers whose infinities are a mask.
+        scene: the evidence, for trials.
     """
 
     finding: Finding | None
     warnings: tuple[Finding, ...] = ()
     replay: str = "not_needed"
     acquitted: tuple[str, ...] = ()
+    scene: Scene | None = None
 
 
 Prints = list[tuple[str, tuple[int, int]]]
@@ -69,6 +76,8 @@ class Examiner:
         run: calls the user's step once.
         acquitted: buffers not to be looked at.
         batches: what the step is given, beside what it takes from iterators itself.
+        step: its number.
+        growths: what grew in the steps before.
     """
 
     def __init__(
@@ -81,6 +90,8 @@ class Examiner:
         run: Runner,
         acquitted: set[str],
         batches: Sequence[Any] = (),
+        step: int = 0,
+        growths: Sequence[Growth] = (),
     ) -> None:
         self._target = target
         self._snapshot = snapshot
@@ -90,17 +101,19 @@ class Examiner:
         self._run = run
         self._acquitted = acquitted
         self._batches = batches
+        self._step = step
+        self._growths = list(growths)
         self.replays = 0
 
     def exact_facts(self) -> StepFacts:
         """Names what is bad in the present, without running anything."""
         with self._sentinel(None, False) as sentinel:
             for optimizer in self._optimizers:
-                named = sentinel._named_parameters(optimizer)
+                named = self._target.named_parameters(optimizer)
                 grads = [(n, p.grad) for n, p in named if p.grad is not None]
                 sentinel._check("gradient", "", grads)
                 sentinel._check("parameter", "", named)
-                sentinel._check("state", "", sentinel.named_state(optimizer))
+                sentinel._check("state", "", self._target.named_state(optimizer))
             return sentinel.finish()
 
     def replay(
@@ -168,25 +181,41 @@ class Examiner:
         self, replay: str, *, scale: float | None = None, sinks_wanted: StepFacts | None = None
     ) -> Examination:
         """Observes the step and describes what it finds."""
-        observer = Observer(self._target, Activity())
+        observer = Observer(self._target, Activity(), calls=True)
         facts, _ = self.replay(observer, scale=scale)
         protected = self._never_masks(observer)
         verdict = judge(observer, facts, protected)
-        step = 0
-        warnings = tuple(swallowed_findings(observer, step, protected))
+        warnings = tuple(swallowed_findings(observer, self._step, protected))
         if verdict.origin is None:
             if sinks_wanted is not None and sinks_wanted.sinks and self._target.compiled:
                 finding = _compiler_finding(sinks_wanted)
                 return Examination(finding, warnings, replay, verdict.acquitted)
             return Examination(None, warnings, replay, verdict.acquitted)
-        detail = detail_for(verdict.origin)
-        if detail is not None:
-            second = Observer(self._target, Activity(), detail)
-            self.replay(second, scale=scale)
+        scene = self._look_closely(verdict.origin.record, scale)
+        scene.plain_step_with_scaler = facts.plain_step_with_scaler
+        scene.origin = verdict.origin
+        scene.outside = self._outside(observer, verdict.origin)
+        scene.finding = finding_of(verdict, self._step, scene.closeup, scene.outside)
+        return Examination(explained(scene), warnings, replay, verdict.acquitted, scene)
+
+    def explain_birth(self, birth: Birth, step: int) -> Examination:
+        """Looks closely at an operation that made ComplexHalf."""
+        scene = self._look_closely(birth.record, None)
+        scene.finding = birth_finding(birth, step)
+        return Examination(explained(scene), scene=scene)
+
+    def _look_closely(self, record: OpRecord | None, scale: float | None) -> Scene:
+        """Observes the step once more for everything about one operation."""
+        scene = Scene(growths=self._growths, optimizers=self._optimizers, scalers=self._scalers)
+        scene.closeup = closeup_of(record)
+        if scene.closeup is not None:
+            observer = Observer(self._target, Activity(), closeup=scene.closeup)
+            self.replay(observer, scale=scale)
+            scene.closeup.release()
+            self._snapshot.restore()
+            scene.named = self._named(observer)
         self._snapshot.restore()
-        outside = self._outside(observer, verdict.origin)
-        finding = finding_of(verdict, step, detail, outside)
-        return Examination(finding, warnings, replay, verdict.acquitted)
+        return scene
 
     def _sentinel(self, observer: Observer | None, count_skipped: bool) -> Sentinel:
         return Sentinel(
@@ -215,29 +244,15 @@ class Examiner:
 
     # -- names of memory ----------------------------------------------------------------------
 
-    def _named_memory(self) -> Iterator[tuple[str, str, str | None, Tensor]]:
-        """Yields (role, name, owning module, tensor) for everything a step starts from."""
-        for name, parameter in self._target.parameters.items():
-            yield "parameter", name, name.rpartition(".")[0], parameter
-            if parameter.grad is not None:
-                yield "gradient", f"gradient of {name}", None, parameter.grad
-        for name, buffer in self._target.buffers():
-            yield "buffer", name, name.rpartition(".")[0], buffer
-        with self._sentinel(None, False) as sentinel:
-            for optimizer in self._optimizers:
-                for name, value in sentinel.named_state(optimizer):
-                    yield "state", name, None, value
+    def _memory(self) -> list[Item]:
         batches = [*self._batches, *(batch for batch, _, _ in self._tape.items)]
-        for number, batch in enumerate(batches):
-            label = "batch" if len(batches) == 1 else f"batch {number}"
-            yield from _named_batch(batch, label)
+        return list(items(self._target, self._optimizers, batches))
 
     def _never_masks(self, observer: Observer) -> frozenset[int]:
         keys = set()
-        for role, name, _, tensor in self._named_memory():
-            statistic = name.rpartition(".")[2] in ("running_mean", "running_var")
-            if role in ("parameter", "state", "gradient") or statistic:
-                region = observer.storages.region(tensor)
+        for item in self._memory():
+            if item.role in ("parameter", "state", "gradient") or item.is_statistic:
+                region = observer.storages.region(item.tensor)
                 if region is not None:
                     keys.add(region.key)
         return frozenset(keys)
@@ -245,25 +260,22 @@ class Examiner:
     def _outside(self, observer: Observer, origin: Origin) -> Outside | None:
         if not origin.external or origin.value is None or origin.value.region is None:
             return None
-        for role, name, module, tensor in self._named_memory():
-            region = observer.storages.region(tensor)
+        for item in self._memory():
+            region = observer.storages.region(item.tensor)
             if region is not None and region.overlaps(origin.value.region):
-                return Outside(role, name, module, tensor_stats(tensor, name))
+                stats = tensor_stats(item.tensor, item.name)
+                return Outside(item.role, item.name, item.module, stats)
         return None
 
-
-def _named_batch(batch: Any, label: str) -> Iterator[tuple[str, str, str | None, Tensor]]:
-    if isinstance(batch, Tensor):
-        yield "batch", label, None, batch
-    elif isinstance(batch, dict):
-        for key, value in batch.items():
-            yield from _named_batch(value, f"{label}[{key!r}]")
-    elif isinstance(batch, list | tuple):
-        for index, value in enumerate(batch):
-            yield from _named_batch(value, f"{label}[{index}]")
-    else:
-        for tensor in plain_tensors(batch):
-            yield "batch", label, None, tensor
+    def _named(self, observer: Observer) -> dict[int, Named]:
+        """What the step starts from, by storage, with its values at the start."""
+        named: dict[int, Named] = {}
+        for item in self._memory():
+            region = observer.storages.region(item.tensor)
+            if region is not None and item.role != "gradient":
+                stats = tensor_stats(item.tensor, item.name)
+                named.setdefault(region.key, Named(item.role, item.name, stats))
+        return named
 
 
 def _set_scales(scalers: list[GradScaler], scale: float) -> None:

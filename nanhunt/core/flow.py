@@ -16,7 +16,8 @@ from collections import defaultdict
 from typing import Literal
 
 from nanhunt.core import optable
-from nanhunt.core.observe import Observer, OpRecord, Value
+from nanhunt.core.observe import Observer
+from nanhunt.core.oprecords import OpRecord, Value
 from nanhunt.core.storage import Region
 
 Kind = Literal["nan", "inf"]

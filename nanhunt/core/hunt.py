@@ -15,6 +15,8 @@ from torch.optim import Optimizer
 from nanhunt.core.examine import Examination, Examiner, same_end
 from nanhunt.core.findings import Ledger, listed
 from nanhunt.core.findings import last_report as last_report
+from nanhunt.core.history import History
+from nanhunt.core.locate import birth_finding, swallowed_findings
 from nanhunt.core.observe import Activity, Observer
 from nanhunt.core.progress import Progress
 from nanhunt.core.raised import note_for
@@ -29,6 +31,8 @@ from nanhunt.core.target import Target
 from nanhunt.core.usage import check_first_step, check_step_fn
 from nanhunt.errors import HuntClosedError, UsageError
 from nanhunt.report import Finding, Report
+
+_BIRTHS_EXPLAINED = 4  # ComplexHalf births that get a replay of their own
 
 
 def hunt(model: Any, step_fn: Callable[..., Any], **options: Any) -> Report:
@@ -113,6 +117,7 @@ class Hunt:
         self._complex_half = complex_half
         self._progress = Progress(progress)
         self._skips = SkipWatch()
+        self._history = History()
         self._ledger = Ledger(self._target)
         self._exact_labels: set[str] = set()
         self._backwards_before = 0
@@ -164,6 +169,8 @@ class Hunt:
         self._batch_again = False
         self._tape.start_step()
         self._snapshot.begin()
+        if self.steps_run == 0:
+            self._note_sizes(StepFacts(), -1)
         try:
             with self._installed():
                 try:
@@ -221,17 +228,48 @@ class Hunt:
         self._ledger.steps_run += 1
         if observer is not None:
             self._ledger.costs["observed_step_seconds"] = seconds
-            self._ledger.note_first_step(observer)
+            self._note_first_step(observer)
         else:
             self._ledger.step_seconds.append(seconds)
         finding = self._look_into(facts, number)
         if finding is None:
             if number == 0 and not self._by_hand:
                 check_first_step(facts, self._target, self._optimizers)
+            self._note_sizes(facts, number)
             self._snapshot.settle()
             if number == 0:
                 self._target.refresh()
         return finding
+
+    def _note_first_step(self, observer: Observer) -> None:
+        """Takes over what the observed first step shows besides failures."""
+        for warning in swallowed_findings(observer, 0, frozenset()):
+            self._ledger.add(warning)
+        if not observer.births:
+            return
+        if self._snapshot.missing:
+            for birth in observer.births:
+                self._ledger.add(birth_finding(birth, 0))
+            return
+        examiner = self._examiner(0)
+        after = end_state(self._snapshot)
+        for birth in observer.births[:_BIRTHS_EXPLAINED]:
+            result = examiner.explain_birth(birth, 0)
+            self._conclude(result, 0)
+        for birth in observer.births[_BIRTHS_EXPLAINED:]:
+            self._ledger.add(birth_finding(birth, 0))
+        with uninterrupted():
+            after.restore()
+
+    def _note_sizes(self, facts: StepFacts, number: int) -> None:
+        """Keeps magnitudes for the history; nothing is read here."""
+        self._history.note(number, "loss", facts.losses)
+        if self._history.wanted(number):
+            parameters = list(self._target.parameters.values())
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            self._history.note(number, "gradients", gradients)
+            self._history.note(number, "parameters", parameters)
+            self._history.note(number, "buffers", [b for _, b in self._target.buffers()])
 
     def _look_into(self, facts: StepFacts, number: int) -> Finding | None:
         """Examines a step when anything about it is suspicious."""
@@ -253,7 +291,7 @@ class Hunt:
     ) -> Finding | None:
         self._progress.show(number, number, "examining")
         started = time.perf_counter()
-        examiner = self._examiner()
+        examiner = self._examiner(number)
         present = examiner.exact_facts()
         facts.sinks = [*facts.sinks, *present.sinks]
         facts.prints = present.prints + _loss_prints(facts)
@@ -273,7 +311,7 @@ class Hunt:
     def _probe_skip(self, facts: StepFacts, number: int) -> Finding | None:
         """A GradScaler skipped: replay with a loss scale of 1, where it ought to be healthy."""
         started = time.perf_counter()
-        examiner = self._examiner()
+        examiner = self._examiner(number)
         seen = examiner.exact_facts().prints + _loss_prints(facts)
         after = end_state(self._snapshot)
         probed, _ = examiner.replay(scale=1.0)
@@ -303,7 +341,8 @@ class Hunt:
         if result.finding is None:
             return None
         finding = dataclasses.replace(result.finding, step=number)
-        self._ledger.replay = result.replay
+        if result.replay != "not_needed":
+            self._ledger.replay = result.replay
         self._ledger.add(finding)
         return finding
 
@@ -313,7 +352,7 @@ class Hunt:
         if self._snapshot.missing:
             self._ledger.notes.append(f"{self._snapshot.missing}: the step was not undone")
 
-    def _examiner(self) -> Examiner:
+    def _examiner(self, number: int) -> Examiner:
         return Examiner(
             self._target,
             self._snapshot,
@@ -323,6 +362,8 @@ class Hunt:
             self._call_step,
             self._ledger.acquitted,
             [self._batch] if self._data is not None else [],
+            number,
+            self._history.growths(),
         )
 
     # -- the user's code ------------------------------------------------------------------------

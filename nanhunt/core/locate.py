@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 from nanhunt.core import optable
+from nanhunt.core.closeup import Closeup
 from nanhunt.core.flow import Descent, Origin, Sink
-from nanhunt.core.observe import Birth, Context, Detail, Observer, OpRecord
+from nanhunt.core.observe import Observer
+from nanhunt.core.oprecords import Birth, Context, OpRecord
 from nanhunt.core.sentinel import StepFacts
 from nanhunt.report import Finding, Source, TensorStats
 
@@ -83,17 +85,16 @@ def _last_resorts(
     ]
 
 
-def detail_for(origin: Origin) -> Detail | None:
+def closeup_of(record: OpRecord | None) -> Closeup | None:
     """What to look at in a second observation."""
-    record = origin.record
     if record is None:
         return None
     forward = record.context.forward
-    return Detail(record.index, record.op, forward.index if forward else record.index)
+    return Closeup(record.index, record.op, forward.index if forward else None)
 
 
 def finding_of(
-    verdict: Verdict, step: int, detail: Detail | None, outside: Outside | None
+    verdict: Verdict, step: int, closeup: Closeup | None, outside: Outside | None
 ) -> Finding:
     """Writes down a verdict with its evidence."""
     origin = verdict.origin
@@ -101,7 +102,7 @@ def finding_of(
     record = origin.record
     context = record.context if record else None
     reaches = _reaches(verdict.sinks)
-    seen = detail if detail is not None and detail.seen else None
+    seen = closeup.main if closeup is not None and closeup.seen else None
     finding = Finding(
         severity="critical",
         kind=origin.kind,
@@ -116,9 +117,9 @@ def finding_of(
         tensor=_poisoned_tensor(verdict.sinks),
         inputs=seen.inputs if seen else (),
         outputs=seen.outputs if seen else (),
-        frames=seen.frames if seen else (),
+        frames=closeup.frames if closeup is not None and seen else (),
         reaches=reaches,
-        evidence=_evidence(origin, detail, seen),
+        evidence=_evidence(origin, closeup),
     )
     if origin.external:
         return _external_finding(finding, outside)
@@ -223,7 +224,7 @@ def _stack(context: Context | None) -> tuple[Source, ...]:
     return forward.stack.sources(skip=forward.stack.before_apply)
 
 
-def _evidence(origin: Origin, detail: Detail | None, seen: Detail | None) -> tuple[str, ...]:
+def _evidence(origin: Origin, closeup: Closeup | None) -> tuple[str, ...]:
     facts = []
     for mask in origin.masks[:3]:
         if mask.record is not None and not mask.external:
@@ -234,7 +235,7 @@ def _evidence(origin: Origin, detail: Detail | None, seen: Detail | None) -> tup
             facts.append("the -Inf it met came in from outside the step, as a mask does")
     if origin.source == "memory":
         facts.append("the memory was never written: it holds whatever was there before")
-    if detail is not None and seen is None:
+    if closeup is not None and not closeup.seen:
         facts.append("a second observation ran other operations, so no statistics can be shown")
     return tuple(facts)
 

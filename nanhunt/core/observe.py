@@ -7,11 +7,9 @@ number at the time of a forward operation links it with the node that later runs
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -19,12 +17,23 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nanhunt.core import optable
-from nanhunt.core.modules import RECOMPUTE, ModuleStack, Place
+from nanhunt.core.calls import Call, CallWatch
+from nanhunt.core.closeup import Closeup
+from nanhunt.core.modules import RECOMPUTE, ModuleStack
+from nanhunt.core.opargs import (
+    Argument,
+    flat,
+    has_bad_scalar,
+    is_view,
+    named_tensors,
+    training_flag,
+    written_positions,
+)
+from nanhunt.core.oprecords import Birth, Context, ForwardOp, OpRecord, Value
 from nanhunt.core.stats import count_bad, tensor_stats
 from nanhunt.core.storage import Region, Storages
 from nanhunt.core.target import Target
 from nanhunt.core.where import Stack
-from nanhunt.report import Frame, TensorStats
 
 _T = TypeVar("_T")
 _MAX_BIRTHS = 32
@@ -43,103 +52,16 @@ class Activity:
         return self.backward > 0 or torch._C._current_autograd_node() is not None
 
 
-class Value(NamedTuple):
-    """One tensor as one operation saw it.
+class _Running(NamedTuple):
+    """The operation that runs now."""
 
-    Attributes:
-        name: the argument's name in the schema, or `output`.
-        item: its index in an argument that is a list of tensors, else None.
-        region: its memory.
-        nan, posinf, neginf: exact counts.
-        numel: number of elements.
-        argument: position of the argument, or -1 for an output that is not one.
-    """
-
-    name: str
-    item: int | None
-    region: Region | None
-    nan: int
-    posinf: int
-    neginf: int
-    numel: int
-    argument: int = -1
-
-    @property
-    def inf(self) -> int:
-        """Elements of either infinite sign."""
-        return self.posinf + self.neginf
-
-    @property
-    def bad(self) -> bool:
-        """Whether any element is not finite."""
-        return bool(self.nan or self.posinf or self.neginf)
-
-
-@dataclasses.dataclass(frozen=True)
-class Context:
-    """Where an operation ran."""
-
-    phase: str
-    place: Place | None
-    node: str | None
-    stack: Stack
-    forward: ForwardOp | None
-
-
-@dataclasses.dataclass(frozen=True)
-class ForwardOp:
-    """The forward operation that made an autograd node."""
-
-    index: int
+    number: int
     op: str
-    place: Place | None
-    stack: Stack
-
-
-@dataclasses.dataclass(frozen=True)
-class OpRecord:
-    """One operation with a bad output (or that swallowed a bad input, or failed on one)."""
-
-    index: int
-    op: str
-    inputs: tuple[Value, ...]
-    outputs: tuple[Value, ...]
-    context: Context
-    constant: bool
-    training: bool
-
-    @property
-    def packet(self) -> str:
-        """The operation without its overload."""
-        return optable.packet(self.op)
-
-
-@dataclasses.dataclass(frozen=True)
-class Birth:
-    """An operation that made complex32 out of something else."""
-
-    record: OpRecord
-    inputs: tuple[TensorStats, ...]
-    outputs: tuple[TensorStats, ...]
-    frames: tuple[Frame, ...]
-
-
-@dataclasses.dataclass
-class Detail:
-    """What a second observation is to note about one operation, and what it saw.
-
-    Attributes:
-        index, op: the operation, by its number in the step and its name.
-        frames_at: number of the operation whose preceding modules are to be shown.
-    """
-
-    index: int
-    op: str
-    frames_at: int
-    inputs: tuple[TensorStats, ...] = ()
-    outputs: tuple[TensorStats, ...] = ()
-    frames: tuple[Frame, ...] = ()
-    seen: bool = False
+    func: Any
+    args: Any
+    named: list[Argument]
+    inputs: list[Value]
+    stack: Stack | None
 
 
 class Observer(TorchDispatchMode):
@@ -148,15 +70,20 @@ class Observer(TorchDispatchMode):
     Args:
         target: the model, for names.
         activity: what the step is doing.
-        detail: an operation to be described in full, if any.
+        calls: whether to note the calls above autograd as well.
+        closeup: an operation to be described in full, if any.
     """
 
-    def __init__(self, target: Target, activity: Activity, detail: Detail | None = None) -> None:
+    def __init__(
+        self,
+        target: Target,
+        activity: Activity,
+        calls: bool = False,
+        closeup: Closeup | None = None,
+    ) -> None:
         super().__init__()
         self.activity = activity
-        self.detail = detail
         self.storages = Storages()
-        self._target = target
         self.modules = ModuleStack(target, activity.in_backward, self.quietly, keep_frames=True)
         self.count = 0
         self.records: list[OpRecord] = []
@@ -165,6 +92,9 @@ class Observer(TorchDispatchMode):
         self.births: list[Birth] = []
         self.failed: OpRecord | None = None
         self.clears: list[tuple[int, Region]] = []
+        self._target = target
+        self._closeup = closeup
+        self._calls = CallWatch(self._module_now) if calls or closeup else None
         self._tainted: set[int] = set()
         self._forward: dict[int, ForwardOp] = {}
         self._writes: dict[int, int] = defaultdict(int)
@@ -173,11 +103,15 @@ class Observer(TorchDispatchMode):
 
     def __enter__(self) -> Observer:
         self.modules.__enter__()
+        if self._calls is not None:
+            self._calls.__enter__()
         super().__enter__()
         return self
 
     def __exit__(self, *exc: Any) -> None:
         super().__exit__(*exc)
+        if self._calls is not None:
+            self._calls.__exit__(*exc)
         self.modules.__exit__(*exc)
 
     def quietly(self, function: Callable[[], _T]) -> _T:
@@ -192,57 +126,55 @@ class Observer(TorchDispatchMode):
         kwargs = kwargs or {}
         if self._quiet:
             return func(*args, **kwargs)
-        index = self.count
+        index, op = self.count, str(func)
         self.count += 1
-        op = str(func)
-        named = list(_named_tensors(func, args, kwargs))
-        inputs = [self._value(tensor, name, item, pos) for name, item, pos, tensor in named]
-        context = self._register_forward(index, op)
-        detail = self.detail if self.detail and self.detail.index == index else None
-        if self.detail and self.detail.frames_at == index:
-            self.detail.frames = tuple(self.modules.frames)
-        if detail:
-            detail.inputs = tuple(tensor_stats(tensor, name) for name, _, _, tensor in named)
+        named = list(named_tensors(func, args, kwargs))
+        inputs = [self._value(a.tensor, a.name, a.item, a.position) for a in named]
+        stack = self._register_forward(index, op)
+        running = _Running(index, op, func, args, named, inputs, stack)
+        closeup = self._closeup
+        if closeup is not None:
+            if closeup.frames_at == index:
+                closeup.frames = tuple(self.modules.frames)
+            closeup.before(index, func, args, kwargs, self._call_now())
         try:
             out = func(*args, **kwargs)
         except Exception:
             if any(value.bad for value in inputs):
-                self.failed = self._record(index, op, func, args, inputs, [], context)
+                self.failed = self._record(running, [])
             raise
-        results = self._outputs(func, out, named, inputs)
-        if detail:
-            detail.seen = detail.op == op
-            detail.outputs = tuple(tensor_stats(tensor, value.name) for tensor, value in results)
-        self._keep(index, op, func, args, inputs, results, context, named)
+        results = self._outputs(running, out)
+        if closeup is not None:
+            place = (self.modules.place, stack, self._call_now())
+            closeup.after(index, func, args, kwargs, named, inputs, results, out, place)
+        self._keep(running, results)
         return out
 
-    def _keep(
-        self,
-        index: int,
-        op: str,
-        func: Any,
-        args: Any,
-        inputs: list[Value],
-        results: list[tuple[Tensor, Value]],
-        context: Stack | None,
-        named: list[tuple[str, int | None, int, Tensor]],
-    ) -> None:
+    def _call_now(self) -> Call | None:
+        return self._calls.current if self._calls is not None else None
+
+    def _module_now(self) -> str | None:
+        place = self.modules.place
+        return place.module if place else None
+
+    def _keep(self, running: _Running, results: list[tuple[Tensor, Value]]) -> None:
         outputs = [value for _, value in results]
-        bad_in = any(value.bad for value in inputs)
-        self._note_writes(index, results)
+        op, packet = running.op, optable.packet(running.op)
+        bad_in = any(value.bad for value in running.inputs)
+        self._note_writes(running.number, results)
         if any(value.bad for value in outputs):
-            self.records.append(self._record(index, op, func, args, inputs, outputs, context))
-        elif bad_in and _swallows(op, inputs):
-            self.swallowed.append(self._record(index, op, func, args, inputs, outputs, context))
-        if bad_in and optable.packet(op) in optable.PREDICATES | optable.PREDICATE_PARTS:
-            self.decisions.append(self._record(index, op, func, args, inputs, outputs, context))
-        if len(self.births) < _MAX_BIRTHS and _is_birth(named, results):
-            record = self._record(index, op, func, args, inputs, outputs, context)
+            self.records.append(self._record(running, outputs))
+        elif bad_in and _swallows(op, running.inputs):
+            self.swallowed.append(self._record(running, outputs))
+        if bad_in and packet in optable.PREDICATES | optable.PREDICATE_PARTS:
+            self.decisions.append(self._record(running, outputs))
+        if len(self.births) < _MAX_BIRTHS and _is_birth(running.named, results):
+            record = self._record(running, outputs)
             if record.context.phase == "forward":
                 self.births.append(
                     Birth(
                         record,
-                        tuple(tensor_stats(t, name) for name, _, _, t in named),
+                        tuple(tensor_stats(a.tensor, a.name) for a in running.named),
                         tuple(tensor_stats(t, value.name) for t, value in results),
                         tuple(self.modules.frames),
                     )
@@ -269,36 +201,29 @@ class Observer(TorchDispatchMode):
             return None
         stack = Stack(sys._getframe(2))
         number = torch._C._autograd._get_sequence_nr() - 1
-        forward = ForwardOp(index, op, self.modules.place, stack)
+        forward = ForwardOp(index, op, self.modules.place, stack, self._call_now())
         if node is not None and not stack.recompute:
             # A backward that is itself differentiated: its nodes belong to the forward line.
             forward = self._forward.get(node._sequence_nr(), forward)
         self._forward.setdefault(number, forward)
         return stack
 
-    def _record(
-        self,
-        index: int,
-        op: str,
-        func: Any,
-        args: Any,
-        inputs: list[Value],
-        outputs: list[Value],
-        stack: Stack | None,
-    ) -> OpRecord:
+    def _record(self, running: _Running, outputs: list[Value]) -> OpRecord:
+        packet = optable.packet(running.op)
         return OpRecord(
-            index=index,
-            op=op,
-            inputs=tuple(value for value in inputs if value.bad),
+            index=running.number,
+            op=running.op,
+            inputs=tuple(value for value in running.inputs if value.bad),
             outputs=tuple(value for value in outputs if value.bad),
-            context=self._context(stack or Stack(sys._getframe(2)), inputs),
-            constant=optable.packet(op) in optable.WRITES_CONSTANTS or _bad_scalar(args),
-            training=_training_flag(optable.packet(op), args),
+            context=self._context(running.stack or Stack(sys._getframe(2)), running.inputs),
+            constant=packet in optable.WRITES_CONSTANTS or has_bad_scalar(running.args),
+            training=training_flag(packet, running.args),
         )
 
     def _context(self, stack: Stack, inputs: list[Value]) -> Context:
         node = torch._C._current_autograd_node()
         place = self.modules.place
+        call = self._call_now()
         forward = None
         if stack.recompute:
             phase = "backward"
@@ -308,11 +233,12 @@ class Observer(TorchDispatchMode):
             phase = "backward"
             forward = self._forward.get(node._sequence_nr()) if node is not None else None
             place = forward.place if forward else place
+            call = forward.call if forward else call
         elif self.activity.optimizer or stack.update or self._reads_gradients(inputs):
             phase = "optimizer"
         else:
             phase = "forward"
-        return Context(phase, place, node.name() if node else None, stack, forward)
+        return Context(phase, place, node.name() if node else None, stack, forward, call)
 
     def _reads_gradients(self, inputs: list[Value]) -> bool:
         """Whether an operation uses a parameter's gradient, as an update by hand does."""
@@ -321,35 +247,26 @@ class Observer(TorchDispatchMode):
         keys = {region.key for region in regions if region is not None}
         return any(value.region is not None and value.region.key in keys for value in inputs)
 
-    def _outputs(
-        self,
-        func: Any,
-        out: Any,
-        named: list[tuple[str, int | None, int, Tensor]],
-        inputs: list[Value],
-    ) -> list[tuple[Tensor, Value]]:
-        packet = optable.packet(str(func))
-        hidden = optable.HIDDEN_WRITES.get(packet, ())
-        written = _written_arguments(func) | set(hidden)
+    def _outputs(self, running: _Running, out: Any) -> list[tuple[Tensor, Value]]:
+        func, packet = running.func, optable.packet(running.op)
+        written = written_positions(func)
         results: list[tuple[Tensor, str, int | None, int]] = []
         seen = set()
-        for name, item, position, tensor in named:
+        for name, item, position, tensor in running.named:
             if position in written:
                 seen.add(id(tensor))
                 results.append((tensor, f"{name} after", item, position))
                 region = self.storages.region(tensor)
                 if region:
                     self._writes[region.key] += 1
-        for number, (item, tensor) in enumerate(_flat(out)):
+        for number, (item, tensor) in enumerate(flat(out)):
             if id(tensor) not in seen:
                 results.append((tensor, f"output {number}" if number else "output", item, -1))
         clean_view = (
-            not written
-            and bool(func._schema.returns)
-            and func._schema.returns[0].alias_info is not None
-            and not any(value.bad for value in inputs)
+            is_view(func)
+            and not any(value.bad for value in running.inputs)
             and packet not in _REINTERPRETS
-            and str(func) not in _REINTERPRETS
+            and running.op not in _REINTERPRETS
         )
         return [
             (tensor, self._value(tensor, name, item, position, clean_view))
@@ -372,60 +289,10 @@ class Observer(TorchDispatchMode):
         return Value(name, item, region, *counts, tensor.numel(), position)
 
 
-def _named_tensors(
-    func: Any, args: Any, kwargs: Any
-) -> Iterator[tuple[str, int | None, int, Tensor]]:
-    """Yields (argument name, index in a list argument, position, tensor)."""
-    for position, argument in enumerate(func._schema.arguments):
-        if position < len(args):
-            value = args[position]
-        elif argument.name in kwargs:
-            value = kwargs[argument.name]
-        else:
-            continue
-        for item, tensor in _flat(value):
-            yield argument.name, item, position, tensor
-
-
-def _flat(value: Any) -> Iterator[tuple[int | None, Tensor]]:
-    if isinstance(value, Tensor):
-        yield None, value
-    elif isinstance(value, list | tuple):
-        for item, element in enumerate(value):
-            if isinstance(element, Tensor):
-                yield item, element
-            elif isinstance(element, list | tuple):
-                yield from ((item, tensor) for _, tensor in _flat(element))
-
-
-_WRITTEN: dict[Any, frozenset[int]] = {}
-
-
-def _written_arguments(func: Any) -> frozenset[int]:
-    if func not in _WRITTEN:
-        _WRITTEN[func] = frozenset(
-            position
-            for position, argument in enumerate(func._schema.arguments)
-            if argument.alias_info is not None and argument.alias_info.is_write
-        )
-    return _WRITTEN[func]
-
-
-def _bad_scalar(args: Any) -> bool:
-    return any(isinstance(value, float) and not math.isfinite(value) for value in args)
-
-
-def _training_flag(packet: str, args: Any) -> bool:
-    position = optable.BATCH_NORMS.get(packet, (0, 0, None))[2]
-    return packet in optable.BATCH_NORMS and (position is None or bool(args[position]))
-
-
-def _is_birth(
-    named: list[tuple[str, int | None, int, Tensor]], results: list[tuple[Tensor, Value]]
-) -> bool:
+def _is_birth(named: list[Argument], results: list[tuple[Tensor, Value]]) -> bool:
     if not any(tensor.dtype == torch.complex32 for tensor, _ in results):
         return False
-    return not any(tensor.dtype == torch.complex32 for *_, tensor in named)
+    return not any(a.tensor.dtype == torch.complex32 for a in named)
 
 
 def _swallows(op: str, inputs: list[Value]) -> bool:

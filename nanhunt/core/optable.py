@@ -126,6 +126,11 @@ BATCH_NORMS = {
     "aten._batch_norm_with_update": (3, 4, None),
 }
 
+# Batch norms that may read the running statistics instead of the batch's own.
+EVALUATED_BATCH_NORMS = frozenset({*BATCH_NORMS, "aten._native_batch_norm_legit_no_training"})
+
+SOFTMAXES = frozenset({"aten._softmax", "aten._log_softmax", "aten._safe_softmax"})
+
 
 def packet(op: str) -> str:
     """`aten.add.Tensor` -> `aten.add`."""

@@ -27,7 +27,7 @@ from nanhunt.core.observe import Activity, Observer
 from nanhunt.core.shield import uninterrupted
 from nanhunt.core.state import Snapshot
 from nanhunt.core.stats import count_bad, exact_screen, fingerprint, plain_tensors, screen
-from nanhunt.core.target import Target, parameters_of
+from nanhunt.core.target import Target
 
 # Optimizers whose update carries every NaN and Inf of a gradient into the parameter: all of
 # their formulas are sums, products and quotients of it (an Inf meets itself as Inf / Inf). What
@@ -52,6 +52,8 @@ class StepFacts:
         self.prints: list[tuple[str, tuple[int, int]]] = []
         self.returned: Any = None
         self.scaled = False
+        self.plain_step_with_scaler = False
+        self.gradients: dict[str, Tensor] = {}
 
     @property
     def bad(self) -> bool:
@@ -67,6 +69,7 @@ class Sentinel:
         snapshot: told before an optimizer writes; None in replays of single parts.
         optimizers, scalers: known ones; those that show up are appended.
         exact: test every tensor on the spot, name the bad ones, take fingerprints.
+        keep_gradients: copy the gradients that updates are given.
         observer: gives sinks their memory and time in exact mode.
     """
 
@@ -79,6 +82,7 @@ class Sentinel:
         *,
         exact: bool = False,
         count_skipped: bool = False,
+        keep_gradients: bool = False,
         observer: Observer | None = None,
         acquitted: Iterable[str] = (),
         exact_labels: Iterable[str] = (),
@@ -90,6 +94,7 @@ class Sentinel:
         self._scalers = scalers
         self._exact = exact
         self._count_skipped = count_skipped
+        self._keep_gradients = keep_gradients
         self._observer = observer
         self._acquitted = frozenset(acquitted)
         self._exact_labels = frozenset(exact_labels)
@@ -99,6 +104,7 @@ class Sentinel:
         self.after_update: Callable[[Optimizer], None] | None = None
         self._undo: list[Callable[[], None]] = []
         self._scaler_decides = False
+        self._in_scaler_step = False
 
     def __enter__(self) -> Sentinel:
         with uninterrupted():
@@ -169,12 +175,13 @@ class Sentinel:
             # Fused optimizers are always called, and leave out the update themselves.
             inside = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
             self._scaler_decides = scaler.is_enabled() and inside
+            self._in_scaler_step = True
             self.activity.optimizer += 1
             try:
                 result = original(scaler, optimizer, *args, **kwargs)
             finally:
                 self.activity.optimizer -= 1
-                self._scaler_decides = False
+                self._scaler_decides = self._in_scaler_step = False
             if scaler.is_enabled() and inside and _found_inf(scaler, optimizer):
                 del self.facts.stepped[updates:]
             if scaler.is_enabled() and len(self.facts.stepped) == updates:
@@ -208,6 +215,7 @@ class Sentinel:
         if self._snapshot is not None:
             self._snapshot.before_optimizer(optimizer)
         self.facts.stepped.append(optimizer)
+        self.facts.plain_step_with_scaler |= self.facts.scaled and not self._in_scaler_step
         undoable = self._snapshot is not None and not self._snapshot.missing
         carried_on = type(optimizer) in _CARRY_GRADIENTS_ON and undoable and not self._exact
         if not carried_on and not self._scaler_decides:
@@ -219,8 +227,8 @@ class Sentinel:
     def _after_update(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
         self.activity.optimizer -= 1
         number = self._number(optimizer)
-        self._check("parameter", f"parameters {number}", self._named_parameters(optimizer))
-        state = self.named_state(optimizer)
+        self._check("parameter", f"parameters {number}", self._target.named_parameters(optimizer))
+        state = self._target.named_state(optimizer)
         if not self._exact and type(optimizer) in _CARRY_GRADIENTS_ON:
             state = [(n, t) for n, t in state if n.rpartition(".")[2] not in _FIRST_MOMENTS]
         self._check("state", f"state {number}", state)
@@ -231,24 +239,12 @@ class Sentinel:
         return next(i for i, known in enumerate(self._optimizers) if known is optimizer)
 
     def _check_gradients(self, optimizer: Optimizer) -> None:
-        named = [(n, p.grad) for n, p in self._named_parameters(optimizer) if p.grad is not None]
+        named = [
+            (n, p.grad) for n, p in self._target.named_parameters(optimizer) if p.grad is not None
+        ]
         self._check("gradient", f"gradients {self._number(optimizer)}", named)
-
-    def _named_parameters(self, optimizer: Optimizer) -> list[tuple[str, Tensor]]:
-        names = {id(p): name for name, p in self._target.parameters.items()}
-        return [
-            (names.get(id(p), f"parameter {i} outside the model"), p)
-            for i, p in enumerate(parameters_of(optimizer))
-        ]
-
-    def named_state(self, optimizer: Optimizer) -> list[tuple[str, Tensor]]:
-        """The floating-point tensors of an optimizer's state with their names."""
-        return [
-            (f"optimizer.state[{name}].{key}", value)
-            for name, parameter in self._named_parameters(optimizer)
-            for key, value in optimizer.state.get(parameter, {}).items()
-            if isinstance(value, Tensor) and key != "step"
-        ]
+        if self._keep_gradients:
+            self.facts.gradients.update((name, grad.detach().clone()) for name, grad in named)
 
     # -- the end of the step ----------------------------------------------------------------
 
@@ -289,11 +285,11 @@ class Sentinel:
     def _take_prints(self, buffers: list[tuple[str, Tensor]]) -> None:
         prints = self.facts.prints
         for optimizer in self._optimizers:
-            for name, parameter in self._named_parameters(optimizer):
+            for name, parameter in self._target.named_parameters(optimizer):
                 prints.append((name, fingerprint(parameter)))
                 if parameter.grad is not None:
                     prints.append((f"gradient of {name}", fingerprint(parameter.grad)))
-            for name, value in self.named_state(optimizer):
+            for name, value in self._target.named_state(optimizer):
                 prints.append((name, fingerprint(value)))
         for name, buffer in buffers:
             prints.append((name, fingerprint(buffer)))

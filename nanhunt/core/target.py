@@ -74,6 +74,23 @@ class Target:
         mine = {id(parameter) for parameter in self.parameters.values()}
         return any(id(p) in mine for p in parameters_of(optimizer))
 
+    def named_parameters(self, optimizer: Optimizer) -> list[tuple[str, Tensor]]:
+        """An optimizer's parameters with their names in the model."""
+        names = {id(p): name for name, p in self.parameters.items()}
+        return [
+            (names.get(id(p), f"parameter {i} outside the model"), p)
+            for i, p in enumerate(parameters_of(optimizer))
+        ]
+
+    def named_state(self, optimizer: Optimizer) -> list[tuple[str, Tensor]]:
+        """The floating-point tensors of an optimizer's state with their names."""
+        return [
+            (f"optimizer.state[{name}].{key}", value)
+            for name, parameter in self.named_parameters(optimizer)
+            for key, value in optimizer.state.get(parameter, {}).items()
+            if isinstance(value, Tensor) and key != "step"
+        ]
+
     @property
     def training(self) -> bool:
         """Whether any module is in training mode."""

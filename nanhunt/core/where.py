@@ -58,7 +58,7 @@ class Stack:
         in_engine = False
         while frame is not None:
             code = frame.f_code
-            kind = _kind(code.co_filename)
+            kind = kind_of(code.co_filename)
             if kind == "user":
                 self.lines.append((code, frame.f_lineno))
             elif kind == "own" and code.co_name == CALL_STEP:
@@ -80,7 +80,8 @@ class Stack:
 
 
 @functools.lru_cache(maxsize=4096)
-def _kind(filename: str) -> str:
+def kind_of(filename: str) -> str:
+    """What a file is: the user's, nanhunt's own, torch's or a part of it, another library's."""
     if filename.startswith(_PACKAGE):
         return "own"
     if filename.startswith(_TORCH):
@@ -102,7 +103,7 @@ def _kind(filename: str) -> str:
 
 def is_user_code(filename: str) -> bool:
     """Whether a file is neither torch, nanhunt nor the standard library."""
-    return _kind(filename) == "user"
+    return kind_of(filename) == "user"
 
 
 def source_of(line: Line) -> Source:

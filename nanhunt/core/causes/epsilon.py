@@ -1,0 +1,41 @@
+"""Small constants that are 0 in the dtype they were added in."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from nanhunt.core.causes.catalogue import short
+from nanhunt.core.evidence import OpEvidence
+from nanhunt.core.scene import HALVES, Scene, line_of
+
+_ADDS_EPSILON = frozenset(
+    f"aten.{name}"
+    for name in ("add", "add_", "clamp", "clamp_", "clamp_min", "clamp_min_", "maximum", "rsub")
+)
+
+
+class LostEpsilon(NamedTuple):
+    """A small constant that is 0 in the dtype it was added in."""
+
+    value: float
+    dtype: str
+    where: str
+
+
+def lost_epsilon(scene: Scene, evidence: OpEvidence, argument: str | None) -> LostEpsilon | None:
+    """Looks for `+ eps` or `clamp(min=eps)` in half precision on the way to an operand."""
+    light = scene.light(evidence)
+    own = [(light, None)] if light is not None and argument is None else []
+    for made, operand in [*own, *scene.ancestors(evidence, argument)]:
+        dtype = operand.dtype if operand is not None else None
+        if dtype not in HALVES or made.packet not in _ADDS_EPSILON:
+            continue
+        for value in made.scalars.values():
+            small = isinstance(value, float) and 0 < value < 1e-3
+            if small and float(torch.tensor(value, dtype=dtype)) == 0:
+                return LostEpsilon(
+                    float(value), short(dtype), f"the epsilon is added{line_of(made)}"
+                )
+    return None

@@ -1,0 +1,138 @@
+"""Everything a rule may look at, and the questions that many rules ask of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+
+from nanhunt.core.closeup import Closeup, Selection
+from nanhunt.core.evidence import OpEvidence
+from nanhunt.core.flow import Origin
+from nanhunt.core.history import Growth
+from nanhunt.core.lineage import LightOp, Lineage, Operand
+from nanhunt.core.locate import Outside
+from nanhunt.core.where import source_of
+from nanhunt.report import Finding, TensorStats
+
+HALVES = (torch.float16, torch.bfloat16, torch.complex32)
+_CASTS = ("half", "bfloat16", "to", "type", "type_as", "float", "double", "__get__")
+_WIDE = (torch.float32, torch.float64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """A tensor that the step starts from."""
+
+    role: str
+    name: str
+    stats: TensorStats
+
+
+@dataclasses.dataclass
+class Scene:
+    """What the examination of a step has brought to light.
+
+    Attributes:
+        finding: what, where, when; without a cause yet.
+        origin: how the bad value came about; None for a ComplexHalf birth.
+        closeup: the operation that made it, seen closely; None when there is none.
+        outside: the tensor from outside the step that was bad, if it came from there.
+        named: parameters, buffers and so on by their storage.
+        growths: what grew in the steps before.
+        optimizers, scalers: all that are known.
+        plain_step_with_scaler: whether a scaled loss was stepped without its scaler.
+    """
+
+    finding: Finding = dataclasses.field(default_factory=lambda: Finding("", "", "", 0))
+    origin: Origin | None = None
+    closeup: Closeup | None = None
+    outside: Outside | None = None
+    named: dict[int, Named] = dataclasses.field(default_factory=dict)
+    growths: list[Growth] = dataclasses.field(default_factory=list)
+    optimizers: list[Optimizer] = dataclasses.field(default_factory=list)
+    scalers: list[GradScaler] = dataclasses.field(default_factory=list)
+    plain_step_with_scaler: bool = False
+
+    @property
+    def main(self) -> OpEvidence | None:
+        """The operation that made the bad value."""
+        return self.closeup.main if self.closeup and self.closeup.seen else None
+
+    @property
+    def forward(self) -> OpEvidence | None:
+        """The forward operation whose backward that is, if it is."""
+        return self.closeup.forward if self.closeup and self.closeup.seen else None
+
+    @property
+    def lineage(self) -> Lineage:
+        """The step's operations up to it."""
+        return self.closeup.lineage if self.closeup else Lineage()
+
+    @property
+    def selection(self) -> Selection | None:
+        """A `where` that threw the bad part away in the forward."""
+        return self.closeup.selection if self.closeup else None
+
+    @property
+    def culprit(self) -> OpEvidence | None:
+        """The forward operation that is to blame, or else the operation itself."""
+        return self.forward or self.main
+
+    @property
+    def node(self) -> str:
+        """The autograd node that ran, without the number of its version."""
+        return (self.finding.node or "").rstrip("0123456789")
+
+    def light(self, evidence: OpEvidence) -> LightOp | None:
+        """The place of an operation in the lineage."""
+        return self.lineage.ops.get(evidence.index)
+
+    def ancestors(
+        self, evidence: OpEvidence, argument: str | None = None, depth: int = 6
+    ) -> Iterator[tuple[LightOp, Operand]]:
+        """The operations that an operation's argument goes back to, nearest first."""
+        light = self.light(evidence)
+        if light is not None:
+            yield from self.lineage.ancestors(light, depth, argument)
+
+    def roots(self, evidence: OpEvidence, depth: int = 6) -> list[Named]:
+        """The parameters, buffers and batches that an operation's inputs descend from."""
+        light = self.light(evidence)
+        if light is None:
+            return []
+        keys = self.lineage.outside_keys(light, depth)
+        return [self.named[key] for key in keys if key in self.named]
+
+    def half_cast(self, evidence: OpEvidence) -> str:
+        """Who made an operation's input half precision, as the end of a sentence, or ""."""
+        for made, operand in self.ancestors(evidence, depth=16):
+            wide = [read for read in made.inputs if read.dtype in _WIDE]
+            if made.packet in ("aten._to_copy", "aten.copy_") and wide and operand.dtype in HALVES:
+                return f"made {_short(operand.dtype)} by {_caster(made)}{line_of(made)}"
+        halves = [n for n in self.roots(evidence, 16) if n.stats.dtype in ("float16", "bfloat16")]
+        return f"{halves[0].role} {halves[0].name} is {halves[0].stats.dtype}" if halves else ""
+
+
+def _caster(made: LightOp) -> str:
+    name = made.call.name.rpartition(".")[2] if made.call else ""
+    if made.call is not None and made.call.autocast is not None and name not in _CASTS:
+        return f"autocast for `{name}`"
+    return f"`.{name}()`" if name else made.op
+
+
+def line_of(made: LightOp) -> str:
+    """Where an operation stands, e.g. ` in `x = x.half()` (train.py:12)`; may be empty."""
+    if made.stack is None or not made.stack.lines:
+        return ""
+    source = source_of(made.stack.lines[0])
+    short = source.file.replace("\\", "/").rpartition("/")[2]
+    place = f"cell [{source.cell}], line" if source.cell is not None else f"{short}:"
+    return f" in `{source.code}` ({place}{' ' if source.cell is not None else ''}{source.line})"
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
