@@ -105,7 +105,9 @@ class NanhuntMagics(Magics):
         if loop.replayable:
             return _hunt_loop(loop, arguments)
         code = compile(source, name, "exec")
-        with LoopHunt(**arguments) as hunt:
+        # What is watched from outside cannot be run again with a remedy.
+        watching = {k: v for k, v in arguments.items() if k not in ("trials", "confirm")}
+        with LoopHunt(**watching) as hunt:
             exec(code, shell.user_global_ns, shell.user_ns)  # noqa: S102  the user's own cell
         return hunt.report
 

@@ -37,5 +37,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("data", "object", None, "iterable of batches; step_fn then takes one batch"),
     Option("complex_half", "flag", True, "look for ComplexHalf births in the first step"),
     Option("snapshot", "flag", True, "keep the state before each step, so that it can be replayed"),
+    Option("trials", "flag", True, "try remedies by replaying the failing step"),
+    Option("confirm", "int", 0, "run this many further steps with the winning remedy"),
     Option("progress", "flag", True, "show progress"),
 )

@@ -117,6 +117,9 @@ class Trial:
         invasiveness: 0 for the smallest change; trials are listed by it.
         snippet: the change as code for the user's program, or an empty string.
         note: what else must be said.
+        file: the file (or cell) in which `snippet` replaces lines; empty when the snippet
+            stands on its own.
+        lines: the first and last line that it replaces, or empty.
     """
 
     remedy: str
@@ -126,6 +129,8 @@ class Trial:
     invasiveness: int = 0
     snippet: str = ""
     note: str = ""
+    file: str = ""
+    lines: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -91,8 +91,11 @@ def run_backward(
     inputs: Any = None,
 ) -> None:
     """`tensor.backward()` with the mode on: activation checkpointing calls functions again."""
-    with mode:
+    TorchFunctionMode.__enter__(mode)  # not the subclass's own, which may install more
+    try:
         torch.autograd.backward(tensor, gradient, retain_graph, create_graph, inputs=inputs)
+    finally:
+        TorchFunctionMode.__exit__(mode, None, None, None)
 
 
 def is_attribute(func: Any) -> bool:

@@ -6,8 +6,9 @@ import contextlib
 import dataclasses
 import io
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import torch
 from torch.amp import GradScaler
@@ -38,6 +39,26 @@ from nanhunt.report import Finding
 Runner = Callable[[], Any]
 
 
+@dataclasses.dataclass
+class Past:
+    """The step before the one that is examined.
+
+    Attributes:
+        snapshot: its start.
+        run: runs it.
+    """
+
+    snapshot: Snapshot
+    run: Runner
+
+
+class Upcoming(Protocol):
+    """The batches after the failing one, where the hunt itself hands them out."""
+
+    def shift(self, by: int) -> bool:
+        """Makes the batch `by` steps later the current one; False when there is none."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Examination:
     """What replaying a suspicious step showed.
@@ -55,6 +76,10 @@ class Examination:
     replay: str = "not_needed"
     acquitted: tuple[str, ...] = ()
     scene: Scene | None = None
+
+
+class _NoBatchError(Exception):
+    """There is no batch after this one."""
 
 
 Prints = list[tuple[str, tuple[int, int]]]
@@ -78,6 +103,8 @@ class Examiner:
         batches: what the step is given, beside what it takes from iterators itself.
         step: its number.
         growths: what grew in the steps before.
+        past: the step before, if it can be run again.
+        upcoming: the batches to come, if the hunt hands them out.
     """
 
     def __init__(
@@ -92,6 +119,8 @@ class Examiner:
         batches: Sequence[Any] = (),
         step: int = 0,
         growths: Sequence[Growth] = (),
+        past: Past | None = None,
+        upcoming: Upcoming | None = None,
     ) -> None:
         self._target = target
         self._snapshot = snapshot
@@ -103,6 +132,8 @@ class Examiner:
         self._batches = batches
         self._step = step
         self._growths = list(growths)
+        self.past = past
+        self._upcoming = upcoming
         self.replays = 0
 
     def exact_facts(self) -> StepFacts:
@@ -121,7 +152,9 @@ class Examiner:
         observer: Observer | None = None,
         *,
         scale: float | None = None,
-        prepare: Callable[[], None] | None = None,
+        change: Callable[[], AbstractContextManager[Any]] | None = None,
+        keep_gradients: bool = False,
+        from_previous: bool = False,
     ) -> tuple[StepFacts, BaseException | None]:
         """Runs the step once more from its start, exactly tested, its prints swallowed.
 
@@ -129,7 +162,9 @@ class Examiner:
             observer: sees every operation, if given.
             scale: the loss scale to use instead of the scaler's own; gradients of updates
                 that the scaler skips are then tested too.
-            prepare: changes something after the restore.
+            change: changes something after the restore, until the step has run.
+            keep_gradients: copy the gradients that updates are given.
+            from_previous: run the step before first, with the change in force.
         """
         self.replays += 1
         self._snapshot.restore()
@@ -137,20 +172,97 @@ class Examiner:
         self._tape.start_step()
         if scale is not None:
             _set_scales(self._scalers, scale)
-        if prepare is not None:
-            prepare()
+        with contextlib.ExitStack() as stack:
+            eager = observer is not None or change is not None
+            if eager and "torch._dynamo" in sys.modules:
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            if from_previous and self.past is not None:
+                self.past.snapshot.restore()
+                self._tape.go_back()
+            if change is not None:
+                stack.enter_context(change())
+            if from_previous and self.past is not None:
+                before = self._run_once(None, scale is not None, False, self.past.run)
+                self._tape.start_step()
+                if before[0].bad or before[1] is not None:
+                    return before
+            return self._run_once(observer, scale is not None, keep_gradients)
+
+    def go_on(
+        self,
+        steps: int,
+        change: Callable[[], AbstractContextManager[Any]],
+        scale: float | None,
+    ) -> list[StepFacts]:
+        """Runs the step with a change and then up to `steps` further ones, until one is bad.
+
+        Returns:
+            What each of the further steps did; fewer when the data end.
+        """
+        self._snapshot.restore()
+        for optimizer in self._optimizers:  # those that this step did not reach as well
+            self._snapshot.before_optimizer(optimizer)
+        self._tape.rewind()
+        self._tape.start_step()
+        if scale is not None:
+            _set_scales(self._scalers, scale)
+        done: list[StepFacts] = []
+        try:
+            with change():
+                self._run_once(None, scale is not None, False)
+                for number in range(1, steps + 1):
+                    if self._upcoming is not None and not self._upcoming.shift(number):
+                        break
+                    facts, error = self._run_once(None, scale is not None, False)
+                    self.replays += 1
+                    if error is not None:
+                        facts.suspects.append(type(error).__name__)
+                    done.append(facts)
+                    if facts.bad:
+                        break
+        finally:
+            if self._upcoming is not None:
+                self._upcoming.shift(0)
+        return done
+
+    def other_batch(self) -> Callable[[], AbstractContextManager[Any]] | None:
+        """A change to `replay` that gives the step the batch after its own, if there is one."""
+        upcoming, count = self._upcoming, len(self._tape.items)
+        if upcoming is None and not count:
+            return None
+
+        @contextlib.contextmanager
+        def skipped() -> Iterator[None]:
+            if upcoming is None:
+                self._tape.drop(count)
+            elif not upcoming.shift(1):
+                raise _NoBatchError
+            try:
+                yield
+            finally:
+                if upcoming is not None:
+                    upcoming.shift(0)
+
+        return skipped
+
+    def _run_once(
+        self,
+        observer: Observer | None,
+        count_skipped: bool,
+        keep_gradients: bool,
+        run: Runner | None = None,
+    ) -> tuple[StepFacts, BaseException | None]:
+        """Runs the step from where things stand, exactly tested, its prints swallowed."""
         error: BaseException | None = None
         returned = None
         with contextlib.ExitStack() as stack:
-            if observer is not None and "torch._dynamo" in sys.modules:
-                stack.enter_context(torch.compiler.set_stance("force_eager"))
-            sentinel = self._sentinel(observer, scale is not None)
+            sentinel = self._sentinel(observer, count_skipped, keep_gradients)
             stack.enter_context(sentinel)
             if observer is not None:
                 stack.enter_context(observer)
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
             try:
-                returned = self._run()
+                returned = (run or self._run)()
             except Exception as raised:  # noqa: BLE001  the user's own, again
                 error = raised
             finish = lambda: sentinel.finish(returned)  # noqa: E731
@@ -217,14 +329,17 @@ class Examiner:
         self._snapshot.restore()
         return scene
 
-    def _sentinel(self, observer: Observer | None, count_skipped: bool) -> Sentinel:
+    def _sentinel(
+        self, observer: Observer | None, count_skipped: bool, keep_gradients: bool = False
+    ) -> Sentinel:
         return Sentinel(
             self._target,
-            None,
+            self._snapshot,  # a change may make the step reach an update it had not reached
             self._optimizers,
             self._scalers,
             exact=True,
             count_skipped=count_skipped,
+            keep_gradients=keep_gradients,
             observer=observer,
             acquitted=self._acquitted,
             activity=observer.activity if observer is not None else None,

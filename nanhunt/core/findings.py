@@ -54,6 +54,10 @@ class Ledger:
         if _identity(finding) not in known:
             self._findings.append(finding)
 
+    def replace(self, finding: Finding, by: Finding) -> None:
+        """Puts a fuller finding in the place of one that was added before."""
+        self._findings = [by if known is finding else known for known in self._findings]
+
     def note_first_step(self, observer: Observer) -> None:
         """Takes over what the observed first step shows besides failures."""
         for birth in observer.births:

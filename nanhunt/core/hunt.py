@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from nanhunt.core.examine import Examination, Examiner, same_end
+from nanhunt.core.batches import Batches, DataEndedError
+from nanhunt.core.examine import Examination, Examiner, Past, same_end
 from nanhunt.core.findings import Ledger, listed
 from nanhunt.core.findings import last_report as last_report
 from nanhunt.core.history import History
@@ -28,6 +29,7 @@ from nanhunt.core.stats import fingerprint
 from nanhunt.core.surroundings import Surroundings, optimizers_in_memory
 from nanhunt.core.tape import Tape, TapedIterator
 from nanhunt.core.target import Target
+from nanhunt.core.trials.prove import Prover
 from nanhunt.core.usage import check_first_step, check_step_fn
 from nanhunt.errors import HuntClosedError, UsageError
 from nanhunt.report import Finding, Report
@@ -81,6 +83,9 @@ class Hunt:
         data: iterable of batches; `step_fn` then takes one.
         complex_half: observe the first step's operations for ComplexHalf births.
         snapshot: keep the state before each step, so that it can be undone and replayed.
+        trials: try the remedies that the cause suggests by replaying the failing step.
+        confirm: run this many further steps with the winning remedy, on state that is put
+            back afterwards.
         progress: True for a line on a terminal, or a callable
             `(steps_done, steps_total, what)`, called at most ten times a second.
 
@@ -96,14 +101,17 @@ class Hunt:
         data: Iterable[Any] | None = None,
         complex_half: bool = True,
         snapshot: bool = True,
+        trials: bool = True,
+        confirm: int = 0,
         progress: bool | Callable[[int, int, str], None] = True,
     ) -> None:
         self._target = Target(model)
         check_step_fn(step_fn, data is not None)
         self._step_fn = step_fn
         self._tape = Tape()
-        self._data = iter(data) if data is not None else None
-        self._batch_again = False
+        self._batches = Batches(data, self._tape) if data is not None else None
+        self._again = False
+        self._trials, self._confirm = trials, confirm
         # A wrapper made by functools keeps what it wraps: that is what can be searched.
         self._around = Surroundings(getattr(step_fn, "__wrapped__", step_fn))
         self._by_hand = isinstance(optimizer, tuple | list) and not optimizer
@@ -111,9 +119,9 @@ class Hunt:
         found = given or [o for o in self._around.optimizers if self._target.owns(o)]
         self._optimizers = found or [o for o in optimizers_in_memory() if self._target.owns(o)]
         self._scalers = listed(scaler, GradScaler, "scaler") or self._around.scalers
-        self._snapshot = Snapshot(
-            self._target, self._around, self._optimizers, self._scalers, snapshot
-        )
+        self._snapshot = self._new_snapshot(snapshot)
+        self._older: Snapshot | None = None
+        self._room_for_older = True
         self._complex_half = complex_half
         self._progress = Progress(progress)
         self._skips = SkipWatch()
@@ -122,7 +130,6 @@ class Hunt:
         self._exact_labels: set[str] = set()
         self._backwards_before = 0
         self._closed = False
-        self._batch: Any = None
 
     def __enter__(self) -> Hunt:
         return self
@@ -134,7 +141,7 @@ class Hunt:
 
     def run(self, steps: int | None = 100) -> Report:
         """Runs up to `steps` steps (None: to the data's end), to a numeric failure or Ctrl-C."""
-        if steps is None and self._data is not None:
+        if steps is None and self._batches is not None:
             counter: Iterable[int] = itertools.count()
         elif not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
             raise UsageError(f"steps must be a whole number of at least 1, not {steps!r}")
@@ -148,7 +155,7 @@ class Hunt:
                     break
         except KeyboardInterrupt:
             self._ledger.interrupted = True
-        except _DataEndedError:
+        except DataEndedError:
             if steps is not None:
                 self._ledger.notes.append(f"the data ended after {self.steps_run} steps")
         finally:
@@ -164,10 +171,12 @@ class Hunt:
         """
         if self._closed:
             raise HuntClosedError("this hunt is closed; make a new nanhunt.Hunt")
-        if self._data is not None and not self._batch_again:
-            self._batch = self._next_batch(self._data)
-        self._batch_again = False
-        self._tape.start_step()
+        if not self._again:
+            if self._batches is not None:
+                self._batches.advance()
+            self._tape.next_step()
+            self._keep_older()
+        self._again = False
         self._snapshot.begin()
         if self.steps_run == 0:
             self._note_sizes(StepFacts(), -1)
@@ -188,13 +197,15 @@ class Hunt:
         """Puts everything back to the start of the last step; its batches come again."""
         self._snapshot.restore()
         self._tape.rewind()
-        self._batch_again = True
+        self._again = True
 
     def close(self) -> None:
         """Lets go of everything that was kept. The training goes on where it stands."""
         if not self._closed:
             self._closed = True
             self._snapshot.release()
+            if self._older is not None:
+                self._older.release()
             self._tape = Tape()
             self._ledger.publish()
 
@@ -255,7 +266,9 @@ class Hunt:
         after = end_state(self._snapshot)
         for birth in observer.births[:_BIRTHS_EXPLAINED]:
             result = examiner.explain_birth(birth, 0)
-            self._conclude(result, 0)
+            finding = self._conclude(result, 0)
+            if finding is not None:
+                self._prove(examiner, result, finding)
         for birth in observer.births[_BIRTHS_EXPLAINED:]:
             self._ledger.add(birth_finding(birth, 0))
         with uninterrupted():
@@ -298,6 +311,8 @@ class Hunt:
         after = end_state(self._snapshot)
         result = examiner.examine(facts, error, skipped)
         finding = self._conclude(result, number)
+        if finding is not None:
+            finding = self._prove(examiner, result, finding)
         if finding is None and error is None:
             with uninterrupted():
                 after.restore()
@@ -322,6 +337,7 @@ class Hunt:
             result = examiner.locate(same_end(seen, again.prints), scale=1.0)
             finding = self._conclude(result, number)
             if finding is not None:
+                finding = self._prove(examiner, result, finding, scale=1.0)
                 self._ledger.notes.append(
                     "GradScaler skipped this step; replayed with a loss scale of 1 the gradients "
                     "are still not finite, so lowering the scale will not help"
@@ -346,6 +362,38 @@ class Hunt:
         self._ledger.add(finding)
         return finding
 
+    def _prove(
+        self,
+        examiner: Examiner,
+        result: Examination,
+        finding: Finding,
+        scale: float | None = None,
+    ) -> Finding:
+        """Tries remedies; the finding stands in the ledger already, should this be interrupted."""
+        if result.scene is None or self._snapshot.missing or not self._trials:
+            return finding
+        if not result.replay.startswith(("bit_exact", "symptom", "not_needed")):
+            return finding
+        started = time.perf_counter()
+        before = examiner.replays
+        prover = Prover(
+            examiner,
+            self._target,
+            result.scene,
+            scale=scale,
+            backwards=min(self._backwards_before, 1),
+            confirm=self._confirm,
+            tell=lambda what: self._progress.show(finding.step, finding.step, what),
+        )
+        proven = dataclasses.replace(finding, trials=prover.trials(finding))
+        self._ledger.replace(finding, proven)
+        costs = self._ledger.costs
+        seconds = time.perf_counter() - started
+        costs["trial_seconds"] = costs.get("trial_seconds", 0.0) + seconds
+        replays = float(examiner.replays - before)
+        costs["trial_replays"] = costs.get("trial_replays", 0.0) + replays
+        return proven
+
     def _note_examination(self, result: Examination, examiner: Examiner, seconds: float) -> None:
         self._ledger.costs["examination_seconds"] = seconds
         self._ledger.costs["replays"] = float(examiner.replays)
@@ -361,25 +409,45 @@ class Hunt:
             self._scalers,
             self._call_step,
             self._ledger.acquitted,
-            [self._batch] if self._data is not None else [],
+            [self._batches.current] if self._batches is not None else [],
             number,
             self._history.growths(),
+            Past(self._older, self._call_step_before) if self._older is not None else None,
+            self._batches,
         )
+
+    def _new_snapshot(self, enabled: bool = True) -> Snapshot:
+        return Snapshot(self._target, self._around, self._optimizers, self._scalers, enabled)
+
+    def _keep_older(self) -> None:
+        """Keeps the snapshot of the step before, as long as there is room for two."""
+        if self.steps_run == 0 or not self._trials or not self._room_for_older:
+            return
+        if self._snapshot.missing:
+            return
+        if self._older is None:
+            self._older = self._new_snapshot()
+            if not self._older.fits():
+                self._older, self._room_for_older = None, False
+                return
+        self._snapshot, self._older = self._older, self._snapshot
 
     # -- the user's code ------------------------------------------------------------------------
 
     def _call_step(self) -> Any:
         """The one place where the user's step is called: stacks are cut off here."""
-        if self._data is not None:
-            return self._step_fn(self._batch)
+        if self._batches is not None:
+            return self._step_fn(self._batches.current)
         return self._step_fn()
 
-    @staticmethod
-    def _next_batch(data: Iterator[Any]) -> Any:
+    def _call_step_before(self) -> Any:
+        if self._batches is None:
+            return self._call_step()
+        self._batches.shift(-1)
         try:
-            return next(data)
-        except StopIteration:
-            raise _DataEndedError from None
+            return self._call_step()
+        finally:
+            self._batches.shift(0)
 
     def _explain_exception(self, error: Exception) -> None:
         note = note_for(error, self.steps_run, self._target, self._sentinel.activity)
@@ -411,10 +479,6 @@ class Hunt:
 
 def _loss_prints(facts: StepFacts) -> list[tuple[str, tuple[int, int]]]:
     return [("loss", fingerprint(loss)) for loss in facts.losses]
-
-
-class _DataEndedError(Exception):
-    """The iterable given as `data` has no more batches."""
 
 
 class _Installed:

@@ -203,6 +203,16 @@ class Snapshot:
         except NoMemoryError as error:
             self._give_up(error)
 
+    def fits(self) -> bool:
+        """Whether there is room for the copies, asked before the first of them is made."""
+        try:
+            check_room(
+                [*self._target.parameters.values(), *self._optimizer_tensors(self._optimizers)]
+            )
+        except NoMemoryError:
+            return False
+        return True
+
     def before_optimizer(self, optimizer: Optimizer) -> None:
         """Copies what this optimizer is about to write, once per step."""
         if self.missing or id(optimizer) in self._stepped:

@@ -7,6 +7,7 @@ random generators after it was made: a sampler or a transform may have drawn fro
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,18 +22,32 @@ class Tape:
 
     def __init__(self) -> None:
         self.items: list[tuple[Any, StopIteration | None, RandomState]] = []
+        self.before: list[tuple[Any, StopIteration | None, RandomState]] = []
         self._waiting: deque[tuple[Any, StopIteration | None, RandomState]] = deque()
+        self._dropped: list[tuple[Any, StopIteration | None, RandomState]] = []
         self._inside = False
         self._original: Callable[[Any], Any] | None = None
 
+    def next_step(self) -> None:
+        """A new step begins; the batches of the one before are kept apart."""
+        self.before, self.items = self.items, []
+
     def start_step(self) -> None:
-        """Forgets the batches of the step before."""
+        """Forgets the batches of the run before."""
         self.items = []
 
     def rewind(self) -> None:
         """What was recorded in this step comes again, then the iterators go on."""
-        self._waiting = deque([*self.items, *self._waiting])
-        self.items = []
+        self._waiting = deque([*self._dropped, *self.items, *self._waiting])
+        self.items, self._dropped = [], []
+
+    def go_back(self) -> None:
+        """After `rewind`: the batches of the step before come first."""
+        self._waiting.extendleft(reversed(self.before))
+
+    def drop(self, count: int) -> None:
+        """After `rewind`: leaves out the next batches until the next `rewind`."""
+        self._dropped = [self._waiting.popleft() for _ in range(count)]
 
     def take(self, source: Callable[[], Any]) -> Any:
         """Returns the next recorded item, or asks `source` and records."""
@@ -53,6 +68,15 @@ class Tape:
         if entry[1] is not None:
             raise entry[1]
         return entry[0]
+
+    @contextlib.contextmanager
+    def not_recorded(self) -> Iterator[None]:
+        """What is taken from iterators in this block goes past the tape."""
+        before, self._inside = self._inside, True
+        try:
+            yield
+        finally:
+            self._inside = before
 
     def install(self) -> None:
         """Patches DataLoader's iterators."""

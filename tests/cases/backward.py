@@ -10,12 +10,21 @@ from tests.cases.common import inputs, linear, train
 from tests.cases.forward import in_module
 
 
-@failing(kind="inf", phase="backward", module="bad", node="SqrtBackward0", step=0)
+@failing(
+    kind="inf",
+    phase="backward",
+    module="bad",
+    node="SqrtBackward0",
+    step=0,
+    cause="sqrt_gradient_at_zero",
+)
 def sqrt_at_zero():
     return in_module(lambda x: (x - x.detach()).abs().sqrt())  # culprit
 
 
-@failing(kind="inf", phase="backward", module="bad", node="DivBackward0", step=0)
+@failing(
+    kind="inf", phase="backward", module="bad", node="DivBackward0", step=0, cause="where_trap"
+)
 def the_where_trap_of_a_division():
     def safe_looking(x: Tensor) -> Tensor:
         zero = x * 0
@@ -24,27 +33,57 @@ def the_where_trap_of_a_division():
     return in_module(safe_looking)
 
 
-@failing(kind="nan", phase="backward", module="bad", node="LogBackward0", step=2)
+@failing(
+    kind="nan", phase="backward", module="bad", node="LogBackward0", step=2, cause="where_trap"
+)
 def the_where_trap_of_a_logarithm():
     return in_module(lambda x: torch.where(x > 1e9, (x * 0).log(), x), at=2)  # culprit
 
 
-@failing(kind="inf", phase="backward", module="bad", node="PowBackward0", step=0)
+@failing(
+    kind="inf",
+    phase="backward",
+    module="bad",
+    node="PowBackward0",
+    step=0,
+    cause="power_gradient_at_zero",
+)
 def a_root_at_zero():
     return in_module(lambda x: (x - x.detach()) ** 0.3)  # culprit
 
 
-@failing(kind="inf", phase="backward", module="bad", node="AcosBackward0", step=0)
+@failing(
+    kind="inf",
+    phase="backward",
+    module="bad",
+    node="AcosBackward0",
+    step=0,
+    cause="arc_gradient_at_one",
+)
 def acos_at_one():
     return in_module(lambda x: torch.acos(x * 0 + 1))  # culprit
 
 
-@failing(kind="inf", phase="backward", module="bad", node="AsinBackward0", step=0)
+@failing(
+    kind="inf",
+    phase="backward",
+    module="bad",
+    node="AsinBackward0",
+    step=0,
+    cause="arc_gradient_at_one",
+)
 def asin_at_minus_one():
     return in_module(lambda x: torch.asin(x * 0 - 1))  # culprit
 
 
-@failing(kind="nan", phase="backward", module="bad", node="LinalgSvdBackward0", step=0)
+@failing(
+    kind="nan",
+    phase="backward",
+    module="bad",
+    node="LinalgSvdBackward0",
+    step=0,
+    cause="degenerate_eigenvalues",
+)
 def singular_vectors_of_a_degenerate_matrix():
     def rotate(x: Tensor) -> Tensor:
         u, _, v = torch.linalg.svd(torch.eye(4) + 0 * x.mean())  # culprit
@@ -53,7 +92,14 @@ def singular_vectors_of_a_degenerate_matrix():
     return in_module(rotate)
 
 
-@failing(kind="nan", phase="backward", module=None, node="LinalgEighBackward0", step=0)
+@failing(
+    kind="nan",
+    phase="backward",
+    module=None,
+    node="LinalgEighBackward0",
+    step=0,
+    cause="degenerate_eigenvalues",
+)
 def eigenvectors_of_a_degenerate_matrix():
     model, x = linear(), inputs(4)
 
@@ -65,7 +111,9 @@ def eigenvectors_of_a_degenerate_matrix():
     return model, train(model, loss)
 
 
-@failing(kind="inf", phase="backward", module="", node="BadBackward", step=0)
+@failing(
+    kind="inf", phase="backward", module="", node="BadBackward", step=0, cause="division_by_zero"
+)
 def custom_function_backward():
     class Bad(torch.autograd.Function):
         @staticmethod
@@ -88,7 +136,14 @@ def custom_function_backward():
     return net, train(net, lambda _: net(x).sum())
 
 
-@failing(kind="inf", phase="backward", module="bad", node="SqrtBackward0", step=0)
+@failing(
+    kind="inf",
+    phase="backward",
+    module="bad",
+    node="SqrtBackward0",
+    step=0,
+    cause="sqrt_gradient_at_zero",
+)
 def a_logged_norm_spreads_one_bad_gradient():
     model, _ = in_module(lambda x: (x - x.detach()).abs().sqrt())  # culprit
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -103,7 +158,14 @@ def a_logged_norm_spreads_one_bad_gradient():
     return model, step
 
 
-@failing(kind="inf", phase="backward", module=None, node="SqrtBackward0", step=0)
+@failing(
+    kind="inf",
+    phase="backward",
+    module=None,
+    node="SqrtBackward0",
+    step=0,
+    cause="sqrt_gradient_at_zero",
+)
 def gradient_penalty_with_a_second_backward():
     model = nn.Sequential(linear(), nn.Tanh(), nn.Linear(4, 1))
     optimizer = torch.optim.Adam(model.parameters())
@@ -120,7 +182,14 @@ def gradient_penalty_with_a_second_backward():
     return model, step
 
 
-@failing(kind="inf", phase="backward", module=None, node="SqrtBackward0", step=5)
+@failing(
+    kind="inf",
+    phase="backward",
+    module=None,
+    node="SqrtBackward0",
+    step=5,
+    cause="sqrt_gradient_at_zero",
+)
 def accumulated_over_several_calls():
     model, x = linear(), inputs()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -139,7 +208,14 @@ def accumulated_over_several_calls():
     return model, step, {"optimizer": optimizer}
 
 
-@failing(kind="inf", phase="backward", module="disc.bad", node="SqrtBackward0", step=1)
+@failing(
+    kind="inf",
+    phase="backward",
+    module="disc.bad",
+    node="SqrtBackward0",
+    step=1,
+    cause="sqrt_gradient_at_zero",
+)
 def second_optimizer_of_a_gan():
     gen = linear()
     disc, _ = in_module(lambda x: (x - x.detach()).abs().sqrt())  # culprit
@@ -160,6 +236,13 @@ def second_optimizer_of_a_gan():
     return {"gen": gen, "disc": disc}, step
 
 
-@failing(kind="inf", phase="backward", module="bad", node="AcosBackward0", step=0)
+@failing(
+    kind="inf",
+    phase="backward",
+    module="bad",
+    node="AcosBackward0",
+    step=0,
+    cause="arc_gradient_at_one",
+)
 def in_place_after_the_culprit():
     return in_module(lambda x: torch.acos(x * 0 + 1).mul_(2).add_(1))  # culprit

@@ -30,7 +30,7 @@ def fit(model, optimizer):
     return step
 
 
-@failing(kind="nan", phase="data", tensor="batch['x']", step=2)
+@failing(kind="nan", phase="data", tensor="batch['x']", step=2, cause="bad_data")
 def a_nan_in_a_dict_batch():
     model = linear()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -39,7 +39,7 @@ def a_nan_in_a_dict_batch():
     return model, fit(model, optimizer), {"data": batches}
 
 
-@failing(kind="inf", phase="data", tensor="batch[0]", step=1)
+@failing(kind="inf", phase="data", tensor="batch[0]", step=1, cause="bad_data")
 def an_inf_pixel():
     model = linear()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -48,7 +48,7 @@ def an_inf_pixel():
     return model, fit(model, optimizer), {"data": batches}
 
 
-@failing(kind="nan", phase="data", tensor="batch[1]", step=3)
+@failing(kind="nan", phase="data", tensor="batch[1]", step=3, cause="bad_data")
 def a_nan_target_in_a_shuffled_loader():
     model = linear()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -63,7 +63,7 @@ def a_nan_target_in_a_shuffled_loader():
     return model, lambda: one(next(batches))
 
 
-@failing(kind="nan", phase="data", tensor="batch[0]", step=1)
+@failing(kind="nan", phase="data", tensor="batch[0]", step=1, cause="bad_data")
 def a_generator_in_a_closure():
     model = linear()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -73,7 +73,7 @@ def a_generator_in_a_closure():
     return model, lambda: one(next(batches))
 
 
-@failing(kind="nan", phase="data", step=0)
+@failing(kind="nan", phase="data", step=0, cause="not_established")
 def a_tensor_in_a_closure():
     model = linear()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -82,7 +82,14 @@ def a_tensor_in_a_closure():
     return model, lambda: one((x, inputs(4)))
 
 
-@failing(kind="inf", phase="forward", op="aten.log.default", step=0, raises=RuntimeError)
+@failing(
+    kind="inf",
+    phase="forward",
+    op="aten.log.default",
+    step=0,
+    raises=RuntimeError,
+    cause="log_of_zero",
+)
 def a_check_of_the_users_own_raises():
     model, x = linear(), inputs()
 
@@ -94,7 +101,9 @@ def a_check_of_the_users_own_raises():
     return model, step
 
 
-@failing(kind="nan", phase="forward", op="aten.log.default", step=2, silent=True)
+@failing(
+    kind="nan", phase="forward", op="aten.log.default", step=2, silent=True, cause="log_of_negative"
+)
 def a_loss_that_the_loop_skips():
     model, x = linear(), inputs()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -110,7 +119,14 @@ def a_loss_that_the_loop_skips():
     return model, step
 
 
-@failing(kind="nan", phase="forward", op="aten.log.default", step=0, raises=Exception)
+@failing(
+    kind="nan",
+    phase="forward",
+    op="aten.log.default",
+    step=0,
+    raises=Exception,
+    cause="log_of_negative",
+)
 def an_operation_that_refuses_nan():
     model, x = linear(), inputs(4)
 

@@ -34,78 +34,163 @@ def in_module(function, at: int = 0, **layers):
     return net, train(net, lambda n: net(x).sum() if n >= at else net.linear(x).sum())
 
 
-@failing(kind="inf", phase="forward", module="bad", op="aten.log.default", step=0)
+@failing(
+    kind="inf", phase="forward", module="bad", op="aten.log.default", step=0, cause="log_of_zero"
+)
 def log_of_zero():
     return in_module(lambda x: (x * 0).log())  # culprit
 
 
-@failing(kind="nan", phase="forward", module="bad", op="aten.log.default", step=3)
+@failing(
+    kind="nan",
+    phase="forward",
+    module="bad",
+    op="aten.log.default",
+    step=3,
+    cause="log_of_negative",
+)
 def log_of_a_negative_late():
     return in_module(lambda x: (-x.abs() - 1).log(), at=3)  # culprit
 
 
-@failing(kind="nan", phase="forward", module="bad", op="aten.sqrt.default", step=0)
+@failing(
+    kind="nan",
+    phase="forward",
+    module="bad",
+    op="aten.sqrt.default",
+    step=0,
+    cause="sqrt_of_negative",
+)
 def sqrt_of_a_negative():
     return in_module(lambda x: (-x.abs() - 1).sqrt())  # culprit
 
 
-@failing(kind="nan", phase="forward", module="bad", op="aten.div.Tensor", step=0)
+@failing(
+    kind="nan", phase="forward", module="bad", op="aten.div.Tensor", step=0, cause="zero_by_zero"
+)
 def zero_by_zero():
     return in_module(lambda x: (x * 0) / (x * 0))  # culprit
 
 
-@failing(kind="inf", phase="forward", module="bad", op="aten.reciprocal.default", step=1)
+@failing(
+    kind="inf",
+    phase="forward",
+    module="bad",
+    op="aten.reciprocal.default",
+    step=1,
+    cause="division_by_zero",
+)
 def reciprocal_of_zero():
     return in_module(lambda x: torch.reciprocal(x * 0), at=1)  # culprit
 
 
-@failing(kind="inf", phase="forward", module="bad", op="aten.rsqrt.default", step=0)
+@failing(
+    kind="inf",
+    phase="forward",
+    module="bad",
+    op="aten.rsqrt.default",
+    step=0,
+    cause="division_by_zero",
+)
 def rsqrt_of_zero():
     return in_module(lambda x: torch.rsqrt(x * 0))  # culprit
 
 
-@failing(kind="inf", phase="forward", module="bad", op="aten.exp.default", step=2)
+@failing(
+    kind="inf", phase="forward", module="bad", op="aten.exp.default", step=2, cause="exp_overflow"
+)
 def exp_overflows():
     return in_module(lambda x: (x.abs() + 100).exp(), at=2)  # culprit
 
 
-@failing(kind="inf", phase="forward", module="bad", op="aten.pow.Tensor_Scalar", step=0)
+@failing(
+    kind="inf",
+    phase="forward",
+    module="bad",
+    op="aten.pow.Tensor_Scalar",
+    step=0,
+    cause="float32_overflow",
+)
 def pow_overflows():
     return in_module(lambda x: (x.abs() + 1e10) ** 5)  # culprit
 
 
-@failing(kind="nan", phase="forward", module="bad", op="aten.pow.Tensor_Scalar", step=0)
+@failing(
+    kind="nan",
+    phase="forward",
+    module="bad",
+    op="aten.pow.Tensor_Scalar",
+    step=0,
+    cause="power_of_negative",
+)
 def root_of_a_negative():
     return in_module(lambda x: (-x.abs() - 1) ** 0.5)  # culprit
 
 
-@failing(kind="nan", phase="forward", module="bad", op="aten.acos.default", step=0)
+@failing(
+    kind="nan",
+    phase="forward",
+    module="bad",
+    op="aten.acos.default",
+    step=0,
+    cause="outside_domain",
+)
 def acos_beyond_one():
     return in_module(lambda x: torch.acos(x.abs() + 1.5))  # culprit
 
 
-@failing(kind="inf", phase="forward", module="bad", op="aten.atanh.default", step=0)
+@failing(
+    kind="inf",
+    phase="forward",
+    module="bad",
+    op="aten.atanh.default",
+    step=0,
+    cause="outside_domain",
+)
 def atanh_of_one():
     return in_module(lambda x: torch.atanh(x * 0 + 1))  # culprit
 
 
-@failing(kind="nan", phase="forward", module="bad", op="aten.std.correction", step=0)
+@failing(
+    kind="nan",
+    phase="forward",
+    module="bad",
+    op="aten.std.correction",
+    step=0,
+    cause="deviation_of_one_element",
+)
 def deviation_of_one_element():
     return in_module(lambda x: x[:1, :1].std(dim=0))  # culprit
 
 
-@failing(kind="nan", phase="forward", module="bad", op="aten.mean.default", step=0)
+@failing(
+    kind="nan",
+    phase="forward",
+    module="bad",
+    op="aten.mean.default",
+    step=0,
+    cause="mean_of_nothing",
+)
 def mean_of_nothing():
     return in_module(lambda x: x[x > 1e9].mean())  # culprit
 
 
-@failing(kind="nan", phase="forward", module="bad", op="aten._softmax.default", step=0)
+@failing(
+    kind="nan",
+    phase="forward",
+    module="bad",
+    op="aten._softmax.default",
+    step=0,
+    cause="softmax_fully_masked",
+)
 def softmax_over_a_fully_masked_row():
     mask = torch.tensor([[True] * 4, [False] * 4, [False] * 4])
     return in_module(lambda x: x.masked_fill(mask, float("-inf")).softmax(-1))  # culprit
 
 
-@failing(kind="nan", phase="forward", module="bad", op="aten.sub.Tensor", step=0)
+@failing(
+    kind="nan", phase="forward", module="bad", op="aten.sub.Tensor", step=0, cause="inf_minus_inf"
+)
 def difference_of_two_masks():
     def difference(x: Tensor) -> Tensor:
         masked = x.masked_fill(x == x, float("-inf"))
@@ -114,7 +199,9 @@ def difference_of_two_masks():
     return in_module(difference)
 
 
-@failing(kind="nan", phase="forward", module="bad", op="aten.mul.Tensor", step=0)
+@failing(
+    kind="nan", phase="forward", module="bad", op="aten.mul.Tensor", step=0, cause="zero_times_inf"
+)
 def zero_times_a_mask():
     def product(x: Tensor) -> Tensor:
         mask = torch.full_like(x, float("-inf")).triu(1)
@@ -123,7 +210,14 @@ def zero_times_a_mask():
     return in_module(product)
 
 
-@failing(kind="inf", phase="forward", module="bad", op="aten.mul.Tensor", step=0)
+@failing(
+    kind="inf",
+    phase="forward",
+    module="bad",
+    op="aten.mul.Tensor",
+    step=0,
+    cause="float32_overflow",
+)
 def an_overflow_that_becomes_nan_later():
     def run(x: Tensor) -> Tensor:
         y = (x.abs() + 1) * 3e38 * 10  # culprit
@@ -132,14 +226,23 @@ def an_overflow_that_becomes_nan_later():
     return in_module(run)
 
 
-@failing(kind="nan", phase="forward", module=None, op="aten.nll_loss_forward.default", step=0)
+@failing(
+    kind="nan",
+    phase="forward",
+    module=None,
+    op="aten.nll_loss_forward.default",
+    step=0,
+    cause="all_targets_ignored",
+)
 def every_target_is_ignored():
     model, x = linear(), inputs()
     targets = torch.full((3,), -100)
     return model, train(model, lambda _: F.cross_entropy(model(x), targets))  # culprit
 
 
-@failing(kind="inf", phase="forward", module=None, op="aten.log.default", step=4)
+@failing(
+    kind="inf", phase="forward", module=None, op="aten.log.default", step=4, cause="log_of_zero"
+)
 def loss_code_outside_the_model():
     model, x = linear(), inputs()
 
@@ -150,7 +253,14 @@ def loss_code_outside_the_model():
     return model, train(model, loss)
 
 
-@failing(kind="nan", phase="forward", module=None, op="aten.div.Tensor", step=0)
+@failing(
+    kind="nan",
+    phase="forward",
+    module=None,
+    op="aten.div.Tensor",
+    step=0,
+    cause="normalisation_of_zero",
+)
 def helper_function_deep_below_the_loss():
     model, x = linear(), inputs()
 
@@ -163,7 +273,15 @@ def helper_function_deep_below_the_loss():
     return model, train(model, lambda _: prepare(model(x)).sum())
 
 
-@failing(kind="inf", phase="forward", module="shared", call=2, op="aten.exp.default", step=0)
+@failing(
+    kind="inf",
+    phase="forward",
+    module="shared",
+    call=2,
+    op="aten.exp.default",
+    step=0,
+    cause="exp_overflow",
+)
 def second_call_of_a_shared_module():
     class Exp(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -181,7 +299,9 @@ def second_call_of_a_shared_module():
     return net, train(net, lambda _: net(x).sum())
 
 
-@failing(kind="nan", phase="forward", module="", op="aten.log.default", step=0)
+@failing(
+    kind="nan", phase="forward", module="", op="aten.log.default", step=0, cause="log_of_negative"
+)
 def in_place_then_relu_in_place():
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -197,7 +317,9 @@ def in_place_then_relu_in_place():
     return net, train(net, lambda _: net(x).sum())
 
 
-@failing(kind="nan", phase="forward", module="", op="aten.log.default", step=0)
+@failing(
+    kind="nan", phase="forward", module="", op="aten.log.default", step=0, cause="log_of_negative"
+)
 def written_through_one_view_and_read_through_another():
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -225,7 +347,9 @@ class Output:
     extra: dict[str, Tensor]
 
 
-@failing(kind="inf", phase="forward", module="head", op="aten.exp.default", step=0)
+@failing(
+    kind="inf", phase="forward", module="head", op="aten.exp.default", step=0, cause="exp_overflow"
+)
 def named_tuple_output():
     class Head(nn.Module):
         def forward(self, x: Tensor) -> Pair:
@@ -243,7 +367,9 @@ def named_tuple_output():
     return net, train(net, lambda _: sum(part.sum() for part in net(x)))
 
 
-@failing(kind="inf", phase="forward", module="head", op="aten.exp.default", step=0)
+@failing(
+    kind="inf", phase="forward", module="head", op="aten.exp.default", step=0, cause="exp_overflow"
+)
 def dataclass_and_dict_output():
     class Head(nn.Module):
         def forward(self, x: Tensor) -> Output:
@@ -261,7 +387,14 @@ def dataclass_and_dict_output():
     return net, train(net, lambda _: net(x).extra["scale"].sum())
 
 
-@failing(kind="nan", phase="forward", module="codes", op="aten.log.default", step=0)
+@failing(
+    kind="nan",
+    phase="forward",
+    module="codes",
+    op="aten.log.default",
+    step=0,
+    cause="log_of_negative",
+)
 def in_a_method_that_is_not_forward():
     class Codes(nn.Module):
         def __init__(self) -> None:
@@ -280,7 +413,9 @@ def in_a_method_that_is_not_forward():
     return net, train(net, lambda _: net.codes(x).sum())
 
 
-@failing(kind="inf", phase="forward", module="", op="aten.exp.default", step=0)
+@failing(
+    kind="inf", phase="forward", module="", op="aten.exp.default", step=0, cause="exp_overflow"
+)
 def custom_function_forward():
     class Exp(torch.autograd.Function):
         @staticmethod
@@ -303,7 +438,9 @@ def custom_function_forward():
     return net, train(net, lambda _: net(x).sum())
 
 
-@failing(kind="inf", phase="forward", module=None, op="aten.exp.default", step=1)
+@failing(
+    kind="inf", phase="forward", module=None, op="aten.exp.default", step=1, cause="exp_overflow"
+)
 def second_of_two_losses():
     model, x = linear(), inputs()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -319,7 +456,9 @@ def second_of_two_losses():
     return model, step
 
 
-@failing(kind="nan", phase="forward", module="", op="aten.log.default", step=0)
+@failing(
+    kind="nan", phase="forward", module="", op="aten.log.default", step=0, cause="log_of_negative"
+)
 def only_in_evaluation():
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -338,7 +477,9 @@ def only_in_evaluation():
     return net, step
 
 
-@failing(kind="nan", phase="forward", module=None, op="aten.log.default", step=2)
+@failing(
+    kind="nan", phase="forward", module=None, op="aten.log.default", step=2, cause="log_of_negative"
+)
 def a_dict_with_the_loss_as_a_float():
     model, x = linear(), inputs()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)

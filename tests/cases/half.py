@@ -13,12 +13,26 @@ from tests.cases.forward import in_module
 HALF = {"device_type": "cpu", "dtype": torch.float16}
 
 
-@failing(kind="inf", phase="forward", module="bad", op="aten._to_copy.default", step=0)
+@failing(
+    kind="inf",
+    phase="forward",
+    module="bad",
+    op="aten._to_copy.default",
+    step=0,
+    cause="half_cast_overflow",
+)
 def a_cast_to_half_overflows():
     return in_module(lambda x: ((x.abs() + 1) * 1e5).half().float())  # culprit
 
 
-@failing(kind="inf", phase="forward", module="bad", op="aten.mm.default", step=3)
+@failing(
+    kind="inf",
+    phase="forward",
+    module="bad",
+    op="aten.mm.default",
+    step=3,
+    cause="half_matmul_overflow",
+)
 def a_product_overflows_under_autocast():
     def product(x: Tensor) -> Tensor:
         with torch.autocast(**HALF):
@@ -27,12 +41,21 @@ def a_product_overflows_under_autocast():
     return in_module(product, at=3)
 
 
-@failing(kind="inf", phase="forward", module="bad", op="aten.pow.Tensor_Scalar", step=0)
+@failing(
+    kind="inf",
+    phase="forward",
+    module="bad",
+    op="aten.pow.Tensor_Scalar",
+    step=0,
+    cause="half_overflow",
+)
 def a_square_in_half_overflows():
     return in_module(lambda x: ((x.abs() + 300).half() ** 2 * 2).float())  # culprit
 
 
-@failing(kind="nan", phase="forward", module="bad", op="aten.div.Tensor", step=0)
+@failing(
+    kind="nan", phase="forward", module="bad", op="aten.div.Tensor", step=0, cause="epsilon_lost"
+)
 def an_epsilon_that_is_zero_in_half():
     def normalise(x: Tensor) -> Tensor:
         x = (x * 0).half()
@@ -41,7 +64,14 @@ def an_epsilon_that_is_zero_in_half():
     return in_module(normalise)
 
 
-@failing(kind="inf", phase="forward", module="bad", op="aten.bmm.default", step=0)
+@failing(
+    kind="inf",
+    phase="forward",
+    module="bad",
+    op="aten.bmm.default",
+    step=0,
+    cause="attention_scores_overflow",
+)
 def attention_scores_overflow():
     def attend(x: Tensor) -> Tensor:
         q = (x.abs() * 50 + 200).half()[None]
@@ -52,7 +82,12 @@ def attention_scores_overflow():
 
 
 @failing(
-    kind="complex_half", phase="forward", module="bad", op="aten.view_as_complex.default", step=0
+    kind="complex_half",
+    phase="forward",
+    module="bad",
+    op="aten.view_as_complex.default",
+    step=0,
+    cause="complex_half_birth",
 )
 def complex_half_from_a_view():
     def mask(x: Tensor) -> Tensor:
@@ -62,7 +97,14 @@ def complex_half_from_a_view():
     return in_module(mask)
 
 
-@failing(kind="complex_half", phase="forward", module="bad", op="aten.complex.default", step=0)
+@failing(
+    kind="complex_half",
+    phase="forward",
+    module="bad",
+    op="aten.complex.default",
+    step=0,
+    cause="complex_half_birth",
+)
 def complex_half_from_two_halves():
     def mask(x: Tensor) -> Tensor:
         half = x.half()
@@ -71,7 +113,14 @@ def complex_half_from_two_halves():
     return in_module(mask)
 
 
-@failing(kind="inf", phase="forward", module="bad", op="aten.mul.Tensor", step=2)
+@failing(
+    kind="inf",
+    phase="forward",
+    module="bad",
+    op="aten.mul.Tensor",
+    step=2,
+    cause="complex_half_overflow",
+)
 def complex_half_that_overflows():
     def run(x: Tensor) -> Tensor:
         half = x.half() * 0 + 300
@@ -81,17 +130,33 @@ def complex_half_that_overflows():
     return in_module(run, at=2)
 
 
-@failing(kind="inf", phase="forward", module="bad", op="aten.exp.default", step=0)
+@failing(
+    kind="inf", phase="forward", module="bad", op="aten.exp.default", step=0, cause="exp_overflow"
+)
 def exp_in_half():
     return in_module(lambda x: (x.half().abs() + 12).exp().float())  # culprit
 
 
-@failing(kind="inf", phase="forward", module="bad", op="aten.sum.default", step=0)
+@failing(
+    kind="inf",
+    phase="forward",
+    module="bad",
+    op="aten.sum.default",
+    step=0,
+    cause="half_reduction_overflow",
+)
 def a_sum_in_half():
     return in_module(lambda x: (x.half() * 0 + 60000).sum().float())  # culprit
 
 
-@failing(kind="inf", phase="backward", module=None, node="SqrtBackward0", step=0)
+@failing(
+    kind="inf",
+    phase="backward",
+    module=None,
+    node="SqrtBackward0",
+    step=0,
+    cause="sqrt_gradient_at_zero",
+)
 def a_scaler_cannot_help():
     model, x = linear(), inputs()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -109,7 +174,7 @@ def a_scaler_cannot_help():
     return model, step
 
 
-@failing(kind="inf", phase="optimizer", module=None, step=0)
+@failing(kind="inf", phase="optimizer", module=None, step=0, cause="loss_scale_collapsed")
 def a_collapsed_scale():
     model, x = linear(), inputs()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -126,7 +191,14 @@ def a_collapsed_scale():
     return model, step
 
 
-@failing(kind="inf", phase="forward", module="norm", step=0, tensor="norm.running_var")
+@failing(
+    kind="inf",
+    phase="forward",
+    module="norm",
+    step=0,
+    tensor="norm.running_var",
+    cause="batch_norm_statistics_overflow",
+)
 def batch_norm_statistics_overflow_while_the_loop_goes_on():
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -143,7 +215,14 @@ def batch_norm_statistics_overflow_while_the_loop_goes_on():
     return net, train(net, lambda _: net(x).sum())
 
 
-@failing(kind="nan", phase="forward", module=None, op="aten.nll_loss_forward.default", step=1)
+@failing(
+    kind="nan",
+    phase="forward",
+    module=None,
+    op="aten.nll_loss_forward.default",
+    step=1,
+    cause="all_targets_ignored",
+)
 def autocast_with_no_target_left():
     model, x = linear(), inputs()
     seen = []

@@ -9,7 +9,14 @@ from tests.cases.book import failing
 from tests.cases.common import inputs, linear, train
 
 
-@failing(kind="nan", phase="optimizer", module=None, op="aten.addcdiv_.default", step=0)
+@failing(
+    kind="nan",
+    phase="optimizer",
+    module=None,
+    op="aten.addcdiv_.default",
+    step=0,
+    cause="optimizer_epsilon_lost",
+)
 def adam_without_epsilon_divides_zero_by_zero():
     model, x = linear(), inputs()
     optimizer = torch.optim.Adam(model.parameters(), eps=0.0, foreach=False)
@@ -24,7 +31,14 @@ def adam_without_epsilon_divides_zero_by_zero():
     return model, step
 
 
-@failing(kind="nan", phase="optimizer", module=None, op="aten._foreach_addcdiv_.ScalarList", step=0)
+@failing(
+    kind="nan",
+    phase="optimizer",
+    module=None,
+    op="aten._foreach_addcdiv_.ScalarList",
+    step=0,
+    cause="optimizer_epsilon_lost",
+)
 def adam_foreach_without_epsilon():
     model, x = linear(), inputs()
     optimizer = torch.optim.Adam(model.parameters(), eps=0.0, foreach=True)
@@ -39,7 +53,14 @@ def adam_foreach_without_epsilon():
     return model, step
 
 
-@failing(kind="inf", phase="optimizer", module=None, op="aten.addcmul_.default", step=1)
+@failing(
+    kind="inf",
+    phase="optimizer",
+    module=None,
+    op="aten.addcmul_.default",
+    step=1,
+    cause="second_moment_overflow",
+)
 def the_second_moment_overflows():
     model, x = linear(), inputs()
     optimizer = torch.optim.Adam(model.parameters(), foreach=False)
@@ -54,7 +75,14 @@ def the_second_moment_overflows():
     return model, step
 
 
-@failing(kind="inf", phase="optimizer", module=None, op="aten.add_.Tensor", step=2)
+@failing(
+    kind="inf",
+    phase="optimizer",
+    module=None,
+    op="aten.add_.Tensor",
+    step=2,
+    cause="update_overflow",
+)
 def a_learning_rate_that_explodes():
     model, x = linear(), inputs()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, foreach=False)
@@ -69,7 +97,14 @@ def a_learning_rate_that_explodes():
     return model, step
 
 
-@failing(kind="inf", phase="optimizer", module=None, op="aten.add_.Tensor", step=0)
+@failing(
+    kind="inf",
+    phase="optimizer",
+    module=None,
+    op="aten.add_.Tensor",
+    step=0,
+    cause="update_overflow",
+)
 def weight_decay_that_explodes():
     model, x = linear(), inputs()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e20, weight_decay=1e30, foreach=False)
@@ -82,7 +117,14 @@ def weight_decay_that_explodes():
     return model, step
 
 
-@failing(kind="inf", phase="optimizer", module=None, op="aten.div.Tensor", step=3)
+@failing(
+    kind="inf",
+    phase="optimizer",
+    module=None,
+    op="aten.div.Tensor",
+    step=3,
+    cause="division_by_zero",
+)
 def an_update_by_hand():
     model, x = linear(), inputs()
     seen = []
@@ -98,7 +140,14 @@ def an_update_by_hand():
     return model, step, {"optimizer": ()}
 
 
-@failing(kind="inf", phase="optimizer", module=None, op="aten.mul.Tensor", step=1)
+@failing(
+    kind="inf",
+    phase="optimizer",
+    module=None,
+    op="aten.mul.Tensor",
+    step=1,
+    cause="update_overflow",
+)
 def an_optimizer_of_the_users_own():
     class Mine(torch.optim.Optimizer):
         def __init__(self, parameters) -> None:
@@ -115,7 +164,9 @@ def an_optimizer_of_the_users_own():
     return model, train(model, lambda _: model(x).mean() * 10, Mine(model.parameters()))
 
 
-@failing(kind="nan", phase="forward", module=None, op="aten.log.default", step=8)
+@failing(
+    kind="nan", phase="forward", module=None, op="aten.log.default", step=8, cause="log_of_negative"
+)
 def a_growth_that_crosses_zero():
     model, x = linear(), inputs()
     level = torch.tensor(8.5)

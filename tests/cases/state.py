@@ -9,7 +9,9 @@ from tests.cases.book import failing
 from tests.cases.common import inputs, linear, train
 
 
-@failing(kind="poisoned_state", phase="state", tensor="0.weight", step=0)
+@failing(
+    kind="poisoned_state", phase="state", tensor="0.weight", step=0, cause="weights_bad_before"
+)
 def a_weight_that_is_nan():
     net = nn.Sequential(linear(), nn.ReLU(), nn.Linear(4, 1))
     with torch.no_grad():
@@ -18,7 +20,13 @@ def a_weight_that_is_nan():
     return net, train(net, lambda _: net(x).sum())
 
 
-@failing(kind="poisoned_state", phase="state", tensor="norm.running_mean", step=0)
+@failing(
+    kind="poisoned_state",
+    phase="state",
+    tensor="norm.running_mean",
+    step=0,
+    cause="statistics_bad_before",
+)
 def statistics_that_are_inf_in_evaluation():
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -34,7 +42,13 @@ def statistics_that_are_inf_in_evaluation():
     return net, train(net, lambda _: net(x).sum())
 
 
-@failing(kind="poisoned_state", phase="state", tensor="norm.running_var", step=0)
+@failing(
+    kind="poisoned_state",
+    phase="state",
+    tensor="norm.running_var",
+    step=0,
+    cause="statistics_bad_before",
+)
 def statistics_that_are_nan_while_training_looks_healthy():
     net = nn.Sequential()
     net.linear, net.norm = linear(), nn.BatchNorm1d(4)
@@ -43,7 +57,13 @@ def statistics_that_are_nan_while_training_looks_healthy():
     return net, train(net, lambda _: net(x).pow(2).sum())
 
 
-@failing(kind="poisoned_state", phase="state", tensor="optimizer.state[weight].exp_avg_sq", step=0)
+@failing(
+    kind="poisoned_state",
+    phase="state",
+    tensor="optimizer.state[weight].exp_avg_sq",
+    step=0,
+    cause="optimizer_state_bad_before",
+)
 def an_optimizer_state_restored_bad():
     model, x = linear(), inputs()
     optimizer = torch.optim.Adam(model.parameters())
@@ -53,7 +73,7 @@ def an_optimizer_state_restored_bad():
     return model, step
 
 
-@failing(kind="poisoned_state", phase="state", tensor="table", step=0)
+@failing(kind="poisoned_state", phase="state", tensor="table", step=0, cause="buffer_bad_before")
 def a_buffer_of_inf_that_is_used():
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -68,7 +88,15 @@ def a_buffer_of_inf_that_is_used():
     return net, train(net, lambda _: net(x).sum())
 
 
-@failing(kind="inf", phase="forward", module="vq", op="aten.mul_.Tensor", tensor="vq.codes", step=3)
+@failing(
+    kind="inf",
+    phase="forward",
+    module="vq",
+    op="aten.mul_.Tensor",
+    tensor="vq.codes",
+    step=3,
+    cause="buffer_drift",
+)
 def a_codebook_that_drifts():
     class Quantiser(nn.Module):
         def __init__(self) -> None:
@@ -86,7 +114,15 @@ def a_codebook_that_drifts():
     return net, train(net, lambda _: net(x).sum())
 
 
-@failing(kind="inf", phase="forward", module="", op="aten.exp.default", tensor="scale", step=3)
+@failing(
+    kind="inf",
+    phase="forward",
+    module="",
+    op="aten.exp.default",
+    tensor="scale",
+    step=3,
+    cause="exp_overflow",
+)
 def a_buffer_written_through_data():
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -102,7 +138,15 @@ def a_buffer_written_through_data():
     return net, train(net, lambda _: net(x).sum())
 
 
-@failing(kind="nan", phase="forward", module="", op="aten.log.default", tensor="scale", step=2)
+@failing(
+    kind="nan",
+    phase="forward",
+    module="",
+    op="aten.log.default",
+    tensor="scale",
+    step=2,
+    cause="log_of_negative",
+)
 def a_buffer_that_is_replaced():
     class Net(nn.Module):
         def __init__(self) -> None:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 
+from nanhunt.core.calls import Call
 from nanhunt.core.causes.catalogue import short
 from nanhunt.core.evidence import OpEvidence
 from nanhunt.core.scene import HALVES, Scene, line_of
@@ -22,6 +23,7 @@ class LostEpsilon(NamedTuple):
     value: float
     dtype: str
     where: str
+    call: Call | None
 
 
 def lost_epsilon(scene: Scene, evidence: OpEvidence, argument: str | None) -> LostEpsilon | None:
@@ -35,7 +37,6 @@ def lost_epsilon(scene: Scene, evidence: OpEvidence, argument: str | None) -> Lo
         for value in made.scalars.values():
             small = isinstance(value, float) and 0 < value < 1e-3
             if small and float(torch.tensor(value, dtype=dtype)) == 0:
-                return LostEpsilon(
-                    float(value), short(dtype), f"the epsilon is added{line_of(made)}"
-                )
+                where = f"the epsilon is added{line_of(made)}"
+                return LostEpsilon(float(value), short(dtype), where, made.call)
     return None

@@ -90,7 +90,7 @@ def complex_half_overflow(scene: Scene) -> Account | None:
     if evidence.packet.startswith("aten._fft_"):
         return None
     cast = scene.half_cast(evidence)
-    born = _birth(scene, evidence)
+    born = birth_of(scene, evidence)
     birth = (f"ComplexHalf is born in {born.op}{line_of(born)}",) if born else ()
     return Account(
         f"{evidence.op} overflows in ComplexHalf, whose parts end at 65,504.",
@@ -104,7 +104,7 @@ def complex_half_overflow(scene: Scene) -> Account | None:
     )
 
 
-def _birth(scene: Scene, evidence: OpEvidence) -> LightOp | None:
+def birth_of(scene: Scene, evidence: OpEvidence) -> LightOp | None:
     """The operation that made an operand ComplexHalf, the last one before `evidence`."""
     light = scene.light(evidence)
     keys = {o.key for o in light.inputs} if light else set()

@@ -1,0 +1,62 @@
+"""The batches that a hunt hands out itself, with a look ahead and one back."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from nanhunt.core.tape import Tape
+
+
+class DataEndedError(Exception):
+    """The iterable given as `data` has no more batches."""
+
+
+class Batches:
+    """An iterable of batches.
+
+    Args:
+        data: gives the batches.
+        tape: what iterators in the step give; it must not take these for theirs.
+
+    Attributes:
+        current: the batch of this step (or the one shifted to).
+    """
+
+    def __init__(self, data: Iterable[Any], tape: Tape) -> None:
+        self._source = iter(data)
+        self._tape = tape
+        self._ahead: deque[Any] = deque()
+        self._before: Any = None
+        self._own: Any = None
+        self.current: Any = None
+
+    def advance(self) -> None:
+        """Goes on to the next batch.
+
+        Raises:
+            DataEndedError: there is none.
+        """
+        if not self._look_ahead(1):
+            raise DataEndedError
+        self._before, self._own = self._own, self._ahead.popleft()
+        self.current = self._own
+
+    def shift(self, by: int) -> bool:
+        """Makes the batch `by` steps away the current one (-1, 0, or ahead); False if none."""
+        if by < 0:
+            self.current = self._before
+        elif by == 0:
+            self.current = self._own
+        elif self._look_ahead(by):
+            self.current = self._ahead[by - 1]
+        else:
+            return False
+        return True
+
+    def _look_ahead(self, count: int) -> bool:
+        with self._tape.not_recorded():  # these are kept here
+            self._ahead.extend(itertools.islice(self._source, count - len(self._ahead)))
+        return len(self._ahead) >= count

@@ -1,0 +1,1 @@
+"""Remedies proven by replay: each changes one thing above autograd and runs the step once more."""

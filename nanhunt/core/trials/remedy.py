@@ -1,0 +1,133 @@
+"""What a remedy is, and the ways in which one is made."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from nanhunt.core.calls import Call, Site
+from nanhunt.core.scene import HALVES, Scene
+from nanhunt.core.target import Target
+from nanhunt.core.trials.patches import PatchedCalls, Rewrite, changed_argument
+from nanhunt.core.trials.snippets import Edit, Expression, expression_of, replaced
+
+# How much a remedy takes into its hands, least first.
+ONE_ARGUMENT, ONE_CALL, WIDER_CALL, ONE_MODULE, STATE, UPDATES, WHOLE_STEP, BATCH = range(8)
+
+
+class Scope(contextlib.ExitStack):
+    """Active while the step runs with a remedy; `applied` counts what it changed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch: PatchedCalls | None = None
+
+    @property
+    def applied(self) -> bool:
+        """Whether the remedy met what it is meant for."""
+        return self.patch is None or self.patch.applied > 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Remedy:
+    """One change to the step.
+
+    Attributes:
+        title: what is changed, in a few words.
+        invasiveness: see the constants above.
+        enter: makes the change after the state has been put back to the start; what it
+            pushes on the scope is undone after the step.
+        edit: the change as code, asked after the step has run with it.
+        from_previous: the change is in force from the step before on.
+    """
+
+    title: str
+    invasiveness: int
+    enter: Callable[[Scope], None]
+    edit: Callable[[Scope], Edit | None] = lambda _: None
+    from_previous: bool = False
+
+
+def of_calls(
+    target: Target,
+    title: str,
+    invasiveness: int,
+    applies: Callable[[Call, str | None], bool],
+    rewrite: Rewrite,
+    edit: Callable[[Scope], Edit | None] = lambda _: None,
+) -> Remedy:
+    """A remedy that rewrites calls of torch functions."""
+
+    def enter(scope: Scope) -> None:
+        scope.patch = PatchedCalls(target, applies, rewrite)
+        scope.enter_context(scope.patch)
+
+    return Remedy(title, invasiveness, enter, edit)
+
+
+def at(site: Site | None) -> Callable[[Call, str | None], bool]:
+    """Applies to the calls made from one place in the program."""
+    return lambda call, _: call.site == site
+
+
+def nudge(
+    target: Target,
+    call: Call | None,
+    position: int,
+    title: str,
+    change: Callable[[Any], Any],
+    written: Callable[[str], str],
+) -> Remedy | None:
+    """A remedy that changes one argument of one call.
+
+    Args:
+        target: the model.
+        call: the call.
+        position: which argument, the receiver of a method being the first.
+        title: what is changed.
+        change: the change, for the value.
+        written: the change, for the expression.
+    """
+    if call is None or call.site is None:
+        return None
+    expression = expression_of(call)
+
+    def edit(scope: Scope) -> Edit | None:
+        if expression is None or scope.patch is None or position in scope.patch.numbers:
+            return None  # a number of the program's own has no methods
+        return replaced(expression, expression.with_arguments({position: written}))
+
+    rewrite = changed_argument(position, change)
+    return of_calls(target, title, ONE_ARGUMENT, at(call.site), rewrite, edit)
+
+
+def function_name(call: Call | None) -> str:
+    """The name of a call's function without its path, e.g. `softmax`."""
+    return getattr(call.function, "__name__", "") if call is not None else ""
+
+
+def call_to_blame(scene: Scene) -> Call | None:
+    """The call above autograd that made the bad value, or whose backward did."""
+    if scene.finding.phase == "backward" and scene.forward is None:
+        return None
+    return scene.culprit.call if scene.culprit is not None else None
+
+
+def expression_to_blame(scene: Scene) -> Expression | None:
+    """The source of that call."""
+    return expression_of(call_to_blame(scene))
+
+
+def safe_epsilon(scene: Scene) -> float:
+    """A small number that half precision still holds, if that is what the operation uses."""
+    dtype = scene.culprit.dtype if scene.culprit is not None else None
+    return 1e-3 if dtype in HALVES else 1e-6
+
+
+def scalar_like(value: float, tensor: torch.Tensor) -> torch.Tensor:
+    """A number as a tensor that takes part in arithmetic without changing its dtype."""
+    return torch.tensor(value, dtype=tensor.dtype, device=tensor.device)
