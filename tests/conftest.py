@@ -60,6 +60,7 @@ def installed() -> dict[str, Any]:
         **methods(GradScaler),
         "torch.autograd.backward": torch.autograd.backward,
         "torch.autograd.grad": torch.autograd.grad,
+        "torch.autograd's engine": torch.autograd._engine_run_backward,
         "Tensor.backward": torch.Tensor.backward,
         "Module.__call__": torch.nn.Module.__call__,
         "Module._call_impl": torch.nn.Module._call_impl,

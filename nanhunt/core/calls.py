@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from types import CodeType, FrameType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from nanhunt.core.where import CALL_STEP, kind_of
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 _MODULES = os.path.join("torch", "nn", "modules") + os.sep
+_ENGINE = "_engine_run_backward"  # what backward() and grad() call, in torch.autograd
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -57,50 +62,73 @@ class Call(NamedTuple):
         return str(resolve_name(self.function) or getattr(self.function, "__name__", "?"))
 
 
-class CallWatch(TorchFunctionMode):
+class CallMode(TorchFunctionMode):
+    """A function mode that stays on inside `backward()`.
+
+    While a mode handles a function it is off, and so during all of `loss.backward()`; but there
+    activation checkpointing calls the model's functions a second time, and they must be treated
+    as they were the first time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._handling = 0
+
+    def handle(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Called for each torch function."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        mode, original = self, getattr(torch.autograd, _ENGINE)
+        self._engine = original
+
+        def run_engine(*args: Any, **kwargs: Any) -> Any:
+            if not mode._handling:
+                return original(*args, **kwargs)
+            TorchFunctionMode.__enter__(mode)
+            try:
+                return original(*args, **kwargs)
+            finally:
+                TorchFunctionMode.__exit__(mode, None, None, None)
+
+        setattr(torch.autograd, _ENGINE, run_engine)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        super().__exit__(*exc)
+        setattr(torch.autograd, _ENGINE, self._engine)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in ("__get__", "__set__", "__delete__"):
+            return func(*args, **kwargs)  # an attribute such as `x.shape`
+        self._handling += 1
+        try:
+            return self.handle(func, args, kwargs)
+        finally:
+            self._handling -= 1
+
+
+class CallWatch(CallMode):
     """Knows the outermost torch function that is running.
 
     Args:
         module_now: tells the qualified name of the running module, or None.
     """
 
-    def __init__(self, module_now: Any) -> None:
+    def __init__(self, module_now: Callable[[], str | None]) -> None:
         super().__init__()
         self._module_now = module_now
         self.current: Call | None = None
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if is_attribute(func):
-            return func(*args, **kwargs)
-        if func is torch.Tensor.backward:
-            return run_backward(self, *args, **kwargs)
-        outer, self.current = self.current, call_now(func, sys._getframe(1), self._module_now())
+    def handle(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Notes the call while it runs."""
+        outer, self.current = self.current, call_now(func, sys._getframe(2), self._module_now())
         try:
             return func(*args, **kwargs)
         finally:
             self.current = outer
-
-
-def run_backward(
-    mode: TorchFunctionMode,
-    tensor: torch.Tensor,
-    gradient: Any = None,
-    retain_graph: bool | None = None,
-    create_graph: bool = False,
-    inputs: Any = None,
-) -> None:
-    """`tensor.backward()` with the mode on: activation checkpointing calls functions again."""
-    TorchFunctionMode.__enter__(mode)  # not the subclass's own, which may install more
-    try:
-        torch.autograd.backward(tensor, gradient, retain_graph, create_graph, inputs=inputs)
-    finally:
-        TorchFunctionMode.__exit__(mode, None, None, None)
-
-
-def is_attribute(func: Any) -> bool:
-    """Whether this is the reading or writing of an attribute such as `x.shape`."""
-    return getattr(func, "__name__", "") in ("__get__", "__set__", "__delete__")
 
 
 def call_now(func: Any, frame: FrameType | None, module: str | None) -> Call:

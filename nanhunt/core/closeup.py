@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nanhunt.core import optable
@@ -17,6 +18,7 @@ from nanhunt.core.oprecords import Value
 from nanhunt.core.where import Stack
 from nanhunt.report import Frame
 
+_HALVES = (torch.float16, torch.bfloat16, torch.complex32)
 _NEAR = 6  # generations from a product of queries and keys to its softmax (scale, mask, cast)
 _REACH = 8  # generations from an operation to a `where` that throws part of its result away
 
@@ -53,6 +55,8 @@ class Closeup:
         frames: the last module calls before it (before its forward).
         lineage: all operations up to it.
         selection: what threw the bad part away, if anything did.
+        half_places: modules that computed something in half precision in the whole step, in
+            order; None for code outside the model.
     """
 
     def __init__(self, index: int, op: str, forward_index: int | None) -> None:
@@ -63,6 +67,7 @@ class Closeup:
         self.frames: tuple[Frame, ...] = ()
         self.lineage = Lineage()
         self.selection: Selection | None = None
+        self.half_places: dict[str | None, None] = {}
         self._looks: dict[int, Look] = {}
         self._marked: dict[int, int] = {}
         self._after_main: dict[int, int] = {}
@@ -93,6 +98,8 @@ class Closeup:
         place: tuple[Place | None, Stack | None, Call | None],
     ) -> None:
         """Called after each operation."""
+        if any(tensor.dtype in _HALVES for tensor, _ in results) and place[2] is not None:
+            self.half_places.setdefault(place[0].module if place[0] is not None else None)
         if index > self.index:
             self._follow_main(str(func), inputs, results)
             return

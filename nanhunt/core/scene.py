@@ -15,7 +15,7 @@ from nanhunt.core.flow import Origin
 from nanhunt.core.history import Growth
 from nanhunt.core.lineage import LightOp, Lineage, Operand
 from nanhunt.core.locate import Outside
-from nanhunt.core.where import source_of
+from nanhunt.core.where import Line, source_of
 from nanhunt.report import Finding, TensorStats
 
 HALVES = (torch.float16, torch.bfloat16, torch.complex32)
@@ -128,7 +128,12 @@ def line_of(made: LightOp) -> str:
     """Where an operation stands, e.g. ` in `x = x.half()` (train.py:12)`; may be empty."""
     if made.stack is None or not made.stack.lines:
         return ""
-    source = source_of(made.stack.lines[0])
+    return written_at(made.stack.lines[0])
+
+
+def written_at(line: Line) -> str:
+    """A line of the program and where it stands; see `line_of`."""
+    source = source_of(line)
     short = source.file.replace("\\", "/").rpartition("/")[2]
     place = f"cell [{source.cell}], line" if source.cell is not None else f"{short}:"
     return f" in `{source.code}` ({place}{' ' if source.cell is not None else ''}{source.line})"

@@ -45,6 +45,7 @@ def clamp_input(scene: Scene, target: Target) -> Remedy | None:
     call, epsilon = call_to_blame(scene), safe_epsilon(scene)
     if function_name(call) not in _FIRST:
         return None
+    negative = scene.finding.cause.endswith("of_negative")
     return nudge(
         target,
         call,
@@ -52,6 +53,7 @@ def clamp_input(scene: Scene, target: Target) -> Remedy | None:
         f"clamp the input of `{function_name(call)}` from below at {epsilon:g}",
         lambda x: x.clamp(min=epsilon),
         lambda text: f"{text}.clamp(min={epsilon:g})",
+        ONE_CALL if negative else ONE_ARGUMENT,
     )
 
 
@@ -210,6 +212,7 @@ def _clamped_above(target: Target, call: Call | None, bound: float) -> Remedy | 
         f"clamp the input of `{function_name(call)}` from above at {bound:g}",
         lambda x: x.clamp(max=bound),
         lambda text: f"{text}.clamp(max={bound:g})",
+        ONE_CALL,
     )
 
 

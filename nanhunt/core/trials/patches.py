@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from nanhunt.core.calls import Call, call_now, is_attribute, run_backward
+from nanhunt.core.calls import Call, CallMode, call_now
 from nanhunt.core.modules import ModuleStack
+from nanhunt.core.scene import written_at
 from nanhunt.core.target import Target
 
 Rewrite = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -29,7 +29,7 @@ _WIDER = {
 _CASTS = frozenset({"half", "bfloat16", "to", "type", "type_as"})
 
 
-class PatchedCalls(TorchFunctionMode):
+class PatchedCalls(CallMode):
     """Rewrites the calls that `applies` picks.
 
     Args:
@@ -41,6 +41,7 @@ class PatchedCalls(TorchFunctionMode):
         applied: how many calls were rewritten.
         halves: dtypes of the arguments that were half-precision tensors, by position.
         numbers: positions of the arguments that were plain numbers.
+        casts: where it met casts written in the program.
         last: the last call that was rewritten.
     """
 
@@ -55,6 +56,7 @@ class PatchedCalls(TorchFunctionMode):
         self.halves: dict[int, torch.dtype] = {}
         self.numbers: set[int] = set()
         self.last: Call | None = None
+        self.casts: dict[str, None] = {}
 
     def __enter__(self) -> PatchedCalls:
         self._modules.__enter__()
@@ -65,25 +67,34 @@ class PatchedCalls(TorchFunctionMode):
         super().__exit__(*exc)
         self._modules.__exit__(*exc)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if is_attribute(func):
-            return func(*args, **kwargs)
-        if func is torch.Tensor.backward:
-            return run_backward(self, *args, **kwargs)
+    def handle(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Calls the function, rewritten or as it is."""
         place = self._modules.place
         module = place.module if place else None
-        call = call_now(func, sys._getframe(1), module)
+        call = call_now(func, sys._getframe(2), module)
         if call.site is None or not self._applies(call, module):
             return func(*args, **kwargs)
         self.applied += 1
         self.last = call
+        if getattr(func, "__name__", "") in _CASTS:
+            self.casts.setdefault(_line(call))
         for position, value in enumerate(args):
             if isinstance(value, Tensor) and value.dtype in _WIDER:
                 self.halves[position] = value.dtype
             elif isinstance(value, int | float):
                 self.numbers.add(position)
         return self._rewrite(func, args, kwargs)
+
+
+def _line(call: Call) -> str:
+    """Where a call stands, e.g. ` in `x = x.half()` (train.py:12)`."""
+    if call.site is None:
+        return ""
+    position = list(call.site.code.co_lines())
+    number = next(
+        (line for start, end, line in position if start <= call.site.position < end), None
+    )
+    return written_at((call.site.code, number)) if number is not None else ""
 
 
 def in_float32(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

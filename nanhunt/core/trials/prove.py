@@ -61,6 +61,7 @@ class Prover:
 
     def trials(self, finding: Finding) -> tuple[Trial, ...]:
         """Tries every remedy that the finding's cause suggests; cures first, smallest first."""
+        self._scene.finding = finding
         remedies = remedies_for(finding.cause, self._scene, self._target)
         remedies = [r for r in remedies if self._examiner.past or not r.from_previous]
         other = self._examiner.other_batch() if finding.phase == "data" else None
@@ -133,7 +134,7 @@ class Prover:
             self._tell(f"smallest float32 island, replay {counted}")
             return self._run(remedy(names))[3]
 
-        modules = half_modules(self._scene)
+        modules = half_modules(self._scene, self._target)
         if not modules or not healthy(tuple(modules)):
             return None
         try:

@@ -16,7 +16,8 @@ from nanhunt.core.trials.patches import PatchedCalls, Rewrite, changed_argument
 from nanhunt.core.trials.snippets import Edit, Expression, expression_of, replaced
 
 # How much a remedy takes into its hands, least first.
-ONE_ARGUMENT, ONE_CALL, WIDER_CALL, ONE_MODULE, STATE, UPDATES, WHOLE_STEP, BATCH = range(8)
+# A wider dtype changes no value that was right; a clamp changes values that are in use.
+ONE_ARGUMENT, WIDER_CALL, ONE_CALL, ONE_MODULE, STATE, UPDATES, WHOLE_STEP, BATCH = range(8)
 
 
 class Scope(contextlib.ExitStack):
@@ -81,6 +82,7 @@ def nudge(
     title: str,
     change: Callable[[Any], Any],
     written: Callable[[str], str],
+    invasiveness: int = ONE_ARGUMENT,
 ) -> Remedy | None:
     """A remedy that changes one argument of one call.
 
@@ -91,6 +93,7 @@ def nudge(
         title: what is changed.
         change: the change, for the value.
         written: the change, for the expression.
+        invasiveness: see the constants above.
     """
     if call is None or call.site is None:
         return None
@@ -102,7 +105,7 @@ def nudge(
         return replaced(expression, expression.with_arguments({position: written}))
 
     rewrite = changed_argument(position, change)
-    return of_calls(target, title, ONE_ARGUMENT, at(call.site), rewrite, edit)
+    return of_calls(target, title, invasiveness, at(call.site), rewrite, edit)
 
 
 def function_name(call: Call | None) -> str:

@@ -16,6 +16,7 @@ from nanhunt.core.scene import Scene
 from nanhunt.core.target import Target, parameters_of
 from nanhunt.core.trials.remedy import BATCH, STATE, UPDATES, Remedy, Scope
 from nanhunt.core.trials.snippets import code
+from nanhunt.core.trials.widen import module_expression
 
 _RATES = (0.1, 0.01, 0.001)
 
@@ -29,7 +30,7 @@ def reset_statistics(scene: Scene, target: Target) -> Remedy | None:
     if reset is None:
         return None
     title = f"the statistics of {path} reset to mean 0, variance 1"
-    edit = code([f'model.get_submodule("{path}").reset_running_stats()'])
+    edit = code([f"{module_expression(target, path or '')}.reset_running_stats()"])
     return Remedy(title, STATE, lambda _: reset(), lambda _: edit)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from nanhunt.core.scene import HALVES, Scene
 from nanhunt.core.target import Target
@@ -115,16 +115,12 @@ def is_half_precision(scene: Scene) -> bool:
     return any(stats.dtype in names for stats in (*evidence.inputs, *evidence.outputs))
 
 
-def half_modules(scene: Scene) -> list[str]:
-    """Modules that computed something in half precision up to the culprit, in order."""
-    names = (
-        op.place.module if op.place is not None else widen.OUTSIDE
-        for op in scene.lineage.ops.values()
-        if op.call is not None and any(operand.dtype in HALVES for operand in op.outputs)
-    )
+def half_modules(scene: Scene, target: Target) -> list[str]:
+    """Modules that computed something in half precision, or hold half-precision tensors."""
+    places = scene.closeup.half_places if scene.closeup is not None else {}
+    names = [widen.OUTSIDE if place is None else place for place in places]
+    for module in target.modules.values():
+        own = [*module._parameters.values(), *module._buffers.values()]
+        if any(tensor is not None and tensor.dtype in HALVES for tensor in own):
+            names.append(target.module_name(module) or "")
     return list(dict.fromkeys(names))
-
-
-def all_makers() -> Iterable[Maker]:
-    """Every function that makes a remedy."""
-    return {maker for makers in REMEDIES.values() for maker in makers}

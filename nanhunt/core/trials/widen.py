@@ -57,7 +57,7 @@ def call_in_float32_and_back(scene: Scene, target: Target) -> Remedy | None:
 
     title = f"`{function_name(call)}` in float32, its result cast back to {dtype_name(dtype)}"
     rewrite = in_float32_and_back(dtype)
-    return of_calls(target, title, WIDER_CALL - 1, at(call.site), rewrite, edit)
+    return of_calls(target, title, WIDER_CALL, at(call.site), rewrite, edit)
 
 
 def birth_in_float32(scene: Scene, target: Target) -> Remedy | None:
@@ -143,8 +143,7 @@ def modules_in_float32(target: Target, names: Iterable[str], optimizers: list[Op
         _widen_state(optimizers)
 
     def edit(scope: Scope) -> Edit | None:
-        device = scope.patch.last.autocast if scope.patch and scope.patch.last else None
-        return _island_code(sorted(chosen - {OUTSIDE}), device[0] if device else None)
+        return _island_code(target, sorted(chosen - {OUTSIDE}), scope)
 
     return Remedy(inner.title, ONE_MODULE, enter, edit)
 
@@ -228,21 +227,32 @@ def _widen_state(optimizers: list[Optimizer]) -> None:
                     state[key] = value.float()
 
 
-def _island_code(names: list[str], device: str | None) -> Edit | None:
-    if not names:
+def _island_code(target: Target, names: list[str], scope: Scope) -> Edit | None:
+    """What to write after the model is built, and what to leave out in the modules' own code."""
+    if not names or scope.patch is None:
         return None
-    lines = []
+    call = scope.patch.last
+    device = call.autocast[0] if call is not None and call.autocast is not None else None
+    lines = ["# after the model is built"]
     for name in names:
-        lines.append(f'island = model.get_submodule("{name}").float()')
+        lines.append(f"island = {module_expression(target, name)}.float()")
         if device is not None:
-            lines.append(
-                f'island.forward = torch.autocast("{device}", enabled=False)(island.forward)'
-            )
+            off = f'torch.autocast("{device}", enabled=False)'
+            lines.append(f"island.forward = {off}(island.forward)")
         lines.append(
             "island.register_forward_pre_hook(lambda _, args: tuple("
             "a.float() if torch.is_tensor(a) and a.is_floating_point() else a for a in args))"
         )
-    return code(["# after the model is built", *lines])
+    lines += [f"# and leave out the cast{place}" for place in scope.patch.casts]
+    return code(lines)
+
+
+def module_expression(target: Target, name: str) -> str:
+    """How to get at a module, e.g. `model["generator"].get_submodule("mask.head")`."""
+    root = next((key for key in target.roots if name == key or name.startswith(f"{key}.")), "")
+    start = f'model["{root}"]' if root else "model"
+    path = name[len(root) :].lstrip(".")
+    return f'{start}.get_submodule("{path}")' if path else start
 
 
 def _whole_step_code() -> Edit:
