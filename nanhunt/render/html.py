@@ -44,21 +44,26 @@ body{margin:2em auto;padding:0 1.2em;max-width:76em;background:#fff}
 
 def html(report: Report) -> str:
     """Renders a report as a fragment for a notebook's output."""
-    return _fragment(tell(report))
+    return story_html(tell(report))
 
 
 def html_page(report: Report) -> str:
     """Renders a report as a page of its own, light and dark, that needs no network."""
-    story = tell(report)
+    return story_page(tell(report))
+
+
+def story_page(story: Story) -> str:
+    """A story as a page of its own."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>nanhunt: {escape(story.verdict)}</title>\n</head>\n<body>\n<main>\n"
-        f"{_fragment(story)}\n</main>\n<style>{_PAGE_STYLE}</style>\n</body>\n</html>\n"
+        f"{story_html(story)}\n</main>\n<style>{_PAGE_STYLE}</style>\n</body>\n</html>\n"
     )
 
 
-def _fragment(story: Story) -> str:
+def story_html(story: Story) -> str:
+    """A story as a fragment."""
     good = " healthy" if not story.facts or story.verdict.startswith("Healthy") else ""
     parts = [
         f"<style>{_STYLE}</style>",
@@ -75,6 +80,9 @@ def _fragment(story: Story) -> str:
             f"<dt>{escape(label)}</dt><dd>{escape(value)}</dd>" for label, value in story.facts
         )
         parts.append(f"<dl>{entries}</dl>")
+    if story.change is not None:
+        parts.append(f"<p>{escape(story.change.caption)}</p>")
+        parts.append(f'<pre class="line"><code>{escape(story.change.code)}</code></pre>')
     parts += [_table(table, number == 0) for number, table in enumerate(story.tables)]
     if story.others:
         parts.append(f"<p>Other findings</p>{_list(story.others)}")

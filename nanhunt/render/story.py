@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 
 from nanhunt.render import wording
 from nanhunt.report import Finding, Frame, Report, TensorStats
@@ -20,6 +21,14 @@ class Table:
 
 
 @dataclasses.dataclass(frozen=True)
+class Change:
+    """Code that the reader may take over, and where it goes."""
+
+    caption: str
+    code: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Story:
     """A report in words, in the order of importance.
 
@@ -28,7 +37,8 @@ class Story:
         verdict: the first line.
         facts: label and value, most important first.
         code: the culprit line's text, or an empty string.
-        tables: evidence.
+        change: what to write instead, if that is known.
+        tables: evidence, most important first.
         others: other findings, one line each.
         notes: what could not be done, costs.
     """
@@ -38,6 +48,7 @@ class Story:
     verdict: str
     facts: tuple[tuple[str, str], ...] = ()
     code: str = ""
+    change: Change | None = None
     tables: tuple[Table, ...] = ()
     others: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -66,6 +77,7 @@ def tell(report: Report) -> Story:
         wording.verdict(finding),
         tuple(_facts(report, finding)),
         _code_line(finding),
+        _change(finding),
         tuple(_tables(finding)),
         tuple(lines),
         notes,
@@ -91,6 +103,7 @@ def _facts(report: Report, finding: Finding) -> list[tuple[str, str]]:
         facts.append(("cause", wording.visible(finding.cause, 80)))
     else:
         facts.append(("cause", "not established"))
+    facts += _remedy(finding)
     if finding.op and finding.op not in wording.verdict(finding):
         facts.append(("operation", wording.visible(finding.op, 80)))
     if finding.tensor and finding.tensor not in wording.verdict(finding):
@@ -106,6 +119,29 @@ def _facts(report: Report, finding: Finding) -> list[tuple[str, str]]:
     return [(label, value) for label, value in facts if value]
 
 
+def _remedy(finding: Finding) -> list[tuple[str, str]]:
+    """The winning trial in a line, and the change it makes."""
+    if not finding.trials:
+        return []
+    best, tried = finding.trials[0], len(finding.trials)
+    if not best.cured:
+        return [("remedy", f"none of the {tried} tried by replay cured the step")]
+    loss = f", loss then {wording.number(best.loss)}" if best.loss is not None else ""
+    held = f"; {best.note}" if best.note else ""
+    of = f" ({sum(trial.cured is True for trial in finding.trials)} of {tried} tried cure)"
+    return [("remedy", f"{best.remedy}: cured by replay{of if tried > 1 else ''}{loss}{held}")]
+
+
+def _change(finding: Finding) -> Change | None:
+    """The winning trial as code."""
+    best = finding.trials[0] if finding.trials else None
+    if best is None or not best.cured or not best.snippet:
+        return None
+    where = f" {wording.lines(best.file, best.lines)}" if best.lines else ""
+    code = "\n".join(wording.visible(line) for line in best.snippet.strip("\n").splitlines())
+    return Change(f"Change{where}", textwrap.dedent(code))
+
+
 def _tables(finding: Finding) -> list[Table]:
     tables = []
     stats = [*finding.inputs, *finding.outputs]
@@ -115,14 +151,6 @@ def _tables(finding: Finding) -> list[Table]:
                 "What the operation saw",
                 ("tensor", "dtype and shape", "values", "|min| > 0", "|max|", "to limit"),
                 tuple(_stats_row(entry) for entry in stats),
-            )
-        )
-    if finding.frames:
-        tables.append(
-            Table(
-                "Last modules before it",
-                ("module", "class", "dtype", "values", "|max|", "to limit"),
-                tuple(_frame_row(frame) for frame in finding.frames),
             )
         )
     if finding.trials:
@@ -140,6 +168,14 @@ def _tables(finding: Finding) -> list[Table]:
                     )
                     for trial in finding.trials
                 ),
+            )
+        )
+    if finding.frames:
+        tables.append(
+            Table(
+                "Last modules before it",
+                ("module", "class", "dtype", "values", "|max|", "to limit"),
+                tuple(_frame_row(frame) for frame in finding.frames),
             )
         )
     if len(finding.stack) > 1:
@@ -182,6 +218,13 @@ def _frame_row(frame: Frame) -> tuple[str, ...]:
     )
 
 
+def _trial_costs(costs: dict[str, float]) -> list[str]:
+    if "trial_seconds" not in costs:
+        return []
+    replays = int(costs.get("trial_replays", 0))
+    return [f"trying remedies {costs['trial_seconds']:.3g} s and {replays} replays"]
+
+
 def _costs(report: Report) -> list[str]:
     costs = report.costs
     parts = []
@@ -193,4 +236,5 @@ def _costs(report: Report) -> list[str]:
         replays = int(costs.get("replays", 0))
         told = f" and {replays} replays" if replays else ""
         parts.append(f"finding the culprit {costs['examination_seconds']:.3g} s{told}")
+    parts += _trial_costs(costs)
     return [", ".join(parts)] if parts else []

@@ -13,10 +13,15 @@ LINES = 24
 
 def text(report: Report) -> str:
     """Renders a report for a terminal or a log."""
-    return "\n".join(_lines(tell(report)))
+    return story_text(tell(report))
 
 
-def _lines(story: Story) -> list[str]:
+def story_text(story: Story, lines: int = LINES) -> str:
+    """Renders a story in at most so many lines."""
+    return "\n".join(_lines(story, lines))
+
+
+def _lines(story: Story, most: int) -> list[str]:
     lines = [_cut(f"{story.glyph} {story.verdict}")]
     if story.status == "interrupted" and not story.verdict.startswith("Interrupted"):
         lines.append("  the hunt was interrupted")
@@ -26,14 +31,22 @@ def _lines(story: Story) -> list[str]:
         lines += _fact(label, value)
     tail = [_cut(f"  other: {line}") for line in story.others]
     tail += [line for note in story.notes for line in _fact("note", note)]
-    lines = _shorten(lines, 14)
+    lines = _shorten(lines, 12)
     tail = _shorten(tail, 5)
-    room = LINES - len(lines) - len(tail)
+    lines += _change(story)
+    room = most - len(lines) - len(tail)
     for table in story.tables:
         drawn = _table(table, room)
         lines += drawn
         room -= len(drawn)
     return lines + tail
+
+
+def _change(story: Story) -> list[str]:
+    if story.change is None:
+        return []
+    code = story.change.code.splitlines()
+    return [f"  {story.change.caption}:", *_shorten([_cut(f"    {line}") for line in code], 3)]
 
 
 def _fact(label: str, value: str) -> list[str]:

@@ -80,6 +80,12 @@ def place(source: Source | None) -> str:
     return f"{visible(PurePath(source.file).name, 40)}:{source.line}"
 
 
+def lines(file: str, numbers: tuple[int, ...]) -> str:
+    """`train.py:41` or `train.py:41-43`."""
+    last = f"-{numbers[-1]}" if numbers[-1] != numbers[0] else ""
+    return f"{visible(PurePath(file).name, 40)}:{numbers[0]}{last}"
+
+
 def verdict(finding: Finding) -> str:
     """One line that says what, when, where."""
     where = f"{module(finding)}{call(finding.call)}"
