@@ -82,7 +82,8 @@ class Closeup:
         """Called before each operation."""
         if index in (self.index, self._forward_index):
             self._looks[index] = Look(index, func, args, kwargs, call)
-        if index > self.frames_at and self._marked:
+        in_backward = torch._C._current_autograd_node() is not None
+        if index > self.frames_at and self._marked and not in_backward:
             self._note_selection(func, args, call)
 
     def after(

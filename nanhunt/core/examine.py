@@ -193,6 +193,7 @@ class Examiner:
         steps: int,
         change: Callable[[], AbstractContextManager[Any]],
         scale: float | None,
+        from_previous: bool = False,
     ) -> list[StepFacts]:
         """Runs the step with a change and then up to `steps` further ones, until one is bad.
 
@@ -208,7 +209,13 @@ class Examiner:
             _set_scales(self._scalers, scale)
         done: list[StepFacts] = []
         try:
+            if from_previous and self.past is not None:
+                self.past.snapshot.restore()
+                self._tape.go_back()
             with change():
+                if from_previous and self.past is not None:
+                    self._run_once(None, scale is not None, False, self.past.run)
+                    self._tape.start_step()
                 self._run_once(None, scale is not None, False)
                 for number in range(1, steps + 1):
                     if self._upcoming is not None and not self._upcoming.shift(number):

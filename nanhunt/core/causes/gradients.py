@@ -138,17 +138,17 @@ def arc_gradient_at_one(scene: Scene) -> Account | None:
     )
 
 
-@rule(_DERIVATIVES + ": d atan2(y, x) divides by x^2 + y^2")
-def atan2_gradient_at_origin(scene: Scene) -> Account | None:
-    """The derivative of atan2 is undefined at (0, 0)."""
+@rule(_DERIVATIVES + ": d hypot(x, y) = g x / hypot(x, y)")
+def hypot_gradient_at_zero(scene: Scene) -> Account | None:
+    """The derivative of hypot is 0/0 at (0, 0); those of norm, abs and atan2 are guarded there."""
     one, other = _forward_at(scene, "self"), _forward_at(scene, "other")
-    if scene.node != "Atan2Backward" or one is None or other is None:
+    if scene.node != "HypotBackward" or one is None or other is None:
         return None
     if not (_all(one.zero, one) and _all(other.zero, other)):
         return None
     return Account(
-        f"Both arguments of atan2 are 0 at all {one.total:,} bad positions; its derivative "
-        "divides by the sum of their squares.",
+        f"Both arguments of hypot are 0 at all {one.total:,} bad positions; its derivative "
+        "divides by the result, which is 0 there.",
     )
 
 

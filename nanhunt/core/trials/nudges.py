@@ -177,16 +177,16 @@ def clamp_to_domain(scene: Scene, target: Target) -> Remedy | None:
     )
 
 
-def origin_of_atan2(scene: Scene, target: Target) -> Remedy | None:
-    """`atan2(y, x + eps)`."""
+def away_from_origin(scene: Scene, target: Target) -> Remedy | None:
+    """`hypot(x, y + eps)`."""
     call, epsilon = call_to_blame(scene), safe_epsilon(scene)
-    if function_name(call) not in ("atan2", "arctan2"):
+    if function_name(call) != "hypot":
         return None
     return nudge(
         target,
         call,
         1,
-        f"add {epsilon:g} to the second argument of `atan2`",
+        f"add {epsilon:g} to the second argument of `hypot`",
         lambda x: x + epsilon,
         lambda text: f"{text} + {epsilon:g}",
     )

@@ -22,6 +22,7 @@ from nanhunt.core.trials.table import half_modules, is_half_precision, remedies_
 from nanhunt.core.trials.widen import modules_in_float32
 from nanhunt.report import Finding, Trial
 
+_HOLDS_FOR = 3  # further steps that a smaller update must survive to count as a cure
 _Outcome = tuple[StepFacts, "BaseException | None", Scope, bool]
 
 
@@ -78,8 +79,9 @@ class Prover:
             island = self._island()
             done += [island] if island is not None else []
         done.sort(key=lambda pair: (pair[1].cured is not True, pair[1].invasiveness))
-        if done and done[0][1].cured and self._confirm:
-            done[0] = (done[0][0], self._confirmed(*done[0]))
+        if done and done[0][1].cured and self._confirm and not done[0][0].from_previous:
+            done[0] = (done[0][0], self._confirmed(*done[0], self._confirm))
+            done.sort(key=lambda pair: (pair[1].cured is not True, pair[1].invasiveness))
         return tuple(trial for _, trial in done)
 
     def _try(self, remedy: Remedy) -> Trial:
@@ -99,7 +101,10 @@ class Prover:
             gradient_change=self._change(facts),
             note="" if cured else _still_bad(facts),
         )
-        return _with_code(trial, edit) if cured and edit is not None else trial
+        if cured and remedy.from_previous:
+            # A smaller update always puts an explosion off by a step: it has to hold for more.
+            trial = self._confirmed(remedy, trial, max(self._confirm, _HOLDS_FOR))
+        return _with_code(trial, edit) if trial.cured and edit is not None else trial
 
     def _run(self, remedy: Remedy) -> _Outcome:
         scopes: list[Scope] = []
@@ -145,15 +150,19 @@ class Prover:
         note = f"smallest set of modules in float32 that cures, found in {counted} replays"
         return island, dataclasses.replace(trial, note=note)
 
-    def _confirmed(self, remedy: Remedy, trial: Trial) -> Trial:
-        """Goes on from the cured step, to see that the failure does not come back."""
-        facts = self._examiner.go_on(self._confirm, lambda: _scope(remedy), self._scale)
+    def _confirmed(self, remedy: Remedy, trial: Trial, steps: int) -> Trial:
+        """Goes on from the cured step, to see whether the failure comes back."""
+        facts = self._examiner.go_on(
+            steps, lambda: _scope(remedy), self._scale, remedy.from_previous
+        )
         held = sum(not f.bad for f in facts)
-        if held == len(facts):
+        holds = held == len(facts)
+        if holds:
             told = f"held for {held} further step{'s' if held != 1 else ''}"
         else:
             told = f"failed again {held + 1} step{'s' if held else ''} later"
-        return dataclasses.replace(trial, note="; ".join(filter(None, (trial.note, told))))
+        note = "; ".join(filter(None, (trial.note, told)))
+        return dataclasses.replace(trial, cured=holds, note=note)
 
     def _change(self, facts: StepFacts) -> float | None:
         """Largest relative change of a gradient that had been finite before."""

@@ -14,7 +14,7 @@ from torch.optim.optimizer import (
 
 from nanhunt.core.scene import Scene
 from nanhunt.core.target import Target, parameters_of
-from nanhunt.core.trials.remedy import BATCH, STATE, UPDATES, Remedy, Scope
+from nanhunt.core.trials.remedy import BATCH, ONE_CALL, STATE, UPDATES, Remedy, Scope
 from nanhunt.core.trials.snippets import code
 from nanhunt.core.trials.widen import module_expression
 
@@ -110,6 +110,25 @@ def _clipped(from_previous: bool) -> Remedy:
     when = ", from the step before on" if from_previous else ""
     title = f"gradients clipped to a norm of 1{when}"
     return Remedy(title, UPDATES, enter, lambda _: edit, from_previous)
+
+
+def through_the_scaler(scene: Scene, target: Target) -> Remedy | None:
+    """Gradients divided by the loss scale before each update, as `scaler.step` does."""
+    if not scene.scalers:
+        return None
+
+    def unscale(optimizer: Optimizer, _args: object, _kwargs: object) -> None:
+        scale = scene.scalers[0].get_scale()
+        for parameter in parameters_of(optimizer):
+            if parameter.grad is not None:
+                parameter.grad.div_(scale)
+
+    def enter(scope: Scope) -> None:
+        scope.callback(register_optimizer_step_pre_hook(unscale).remove)
+
+    edit = code(["scaler.step(optimizer)  # instead of optimizer.step()"])
+    title = "scaler.step(optimizer), from the step before on"
+    return Remedy(title, ONE_CALL, enter, lambda _: edit, from_previous=True)
 
 
 def smaller_rates(scene: Scene, target: Target) -> list[Remedy]:

@@ -65,13 +65,13 @@ REMEDIES: dict[str, tuple[Maker, ...]] = {
     "power_gradient_at_zero": _AT_ZERO,
     "division_gradient_at_zero": _DIVISOR,
     "arc_gradient_at_one": (nudges.clamp_to_domain,),
-    "atan2_gradient_at_origin": (nudges.origin_of_atan2,),
+    "hypot_gradient_at_zero": (nudges.away_from_origin,),
     "degenerate_eigenvalues": (nudges.distinct_values,),
     "singular_factor": (nudges.distinct_values,),
     # updates and state
     "update_overflow": _LARGE_UPDATE,
     "exploding_update": _LARGE_UPDATE,
-    "scaled_gradients_stepped": _LARGE_UPDATE,
+    "scaled_gradients_stepped": (states.through_the_scaler, *_LARGE_UPDATE),
     "gradient_explosion": (
         states.clipped_since_the_step_before,
         states.smaller_rates_since_the_step_before,
