@@ -111,7 +111,13 @@ def test_the_poisoned_statistics_leave_no_valid_batch_while_training_goes_on() -
 
 def test_the_localiser_is_numerically_healthy_and_all_but_never_steps() -> None:
     broken = localiser.build(broken=True)
-    assert hunt(broken).healthy
+    report = hunt(broken)
+    assert {f.kind for f in report.findings} == {"not_training"}
+    causes = {f.cause: f for f in report.findings}
+    assert set(causes) == {"optimizer_never_steps", "parameters_without_gradient"}
+    assert "0 updates in 40 calls" in causes["optimizer_never_steps"].explanation
+    (listed,) = causes["parameters_without_gradient"].evidence
+    assert listed == "parameters: front.weight, front.bias"
     clock = broken.extras["clock"]
     assert clock["updates"] == 0 < clock["batches"]
 

@@ -54,6 +54,11 @@ class Ledger:
         if _identity(finding) not in known:
             self._findings.append(finding)
 
+    @property
+    def critical(self) -> list[Finding]:
+        """The critical findings so far."""
+        return [finding for finding in self._findings if finding.severity == "critical"]
+
     def replace(self, finding: Finding, by: Finding) -> None:
         """Puts a fuller finding in the place of one that was added before."""
         self._findings = [by if known is finding else known for known in self._findings]
@@ -106,7 +111,8 @@ def listed(given: Any, kind: type[Any], name: str) -> list[Any]:
 
 
 def _identity(finding: Finding) -> tuple[Any, ...]:
-    return finding.severity, finding.kind, finding.op, finding.module, finding.source
+    cause = finding.cause if finding.kind == "not_training" else ""
+    return finding.severity, finding.kind, finding.op, finding.module, finding.source, cause
 
 
 def _importance(finding: Finding) -> tuple[bool, bool, int]:

@@ -17,6 +17,8 @@ from nanhunt.core.examine import Examination, Examiner, Past, same_end
 from nanhunt.core.findings import Ledger, listed
 from nanhunt.core.findings import last_report as last_report
 from nanhunt.core.history import History
+from nanhunt.core.learning import LearningLog
+from nanhunt.core.learning_rules import not_training
 from nanhunt.core.locate import birth_finding, swallowed_findings
 from nanhunt.core.observe import Activity, Observer
 from nanhunt.core.progress import Progress
@@ -126,6 +128,7 @@ class Hunt:
         self._progress = Progress(progress)
         self._skips = SkipWatch()
         self._history = History()
+        self._learning: LearningLog | None = None
         self._ledger = Ledger(self._target)
         self._exact_labels: set[str] = set()
         self._backwards_before = 0
@@ -160,7 +163,17 @@ class Hunt:
                 self._ledger.notes.append(f"the data ended after {self.steps_run} steps")
         finally:
             self._progress.finish(self.steps_run, total)
+        self._judge_learning()
         return self.report
+
+    def _judge_learning(self) -> None:
+        """Asks after a run that stayed finite whether it learned."""
+        numeric = any(f.kind not in ("complex_half", "not_training") for f in self._ledger.critical)
+        if self._learning is None or numeric or self._ledger.interrupted or self._by_hand:
+            return
+        for finding in not_training(self._learning):
+            self._ledger.add(finding)
+        self._ledger.publish()
 
     def step(self) -> Finding | None:
         """Runs one step; returns the finding when it went bad, and has then undone it.
@@ -180,6 +193,9 @@ class Hunt:
         self._snapshot.begin()
         if self.steps_run == 0:
             self._note_sizes(StepFacts(), -1)
+        if self._learning is None and self._target.training:
+            around = self._around.schedulers
+            self._learning = LearningLog(self._target, self._optimizers, around)
         try:
             with self._installed():
                 try:
@@ -247,6 +263,8 @@ class Hunt:
             if number == 0 and not self._by_hand:
                 check_first_step(facts, self._target, self._optimizers)
             self._note_sizes(facts, number)
+            if self._learning is not None:
+                self._learning.after_step(facts)
             self._snapshot.settle()
             if number == 0:
                 self._target.refresh()
@@ -254,6 +272,8 @@ class Hunt:
 
     def _note_first_step(self, observer: Observer) -> None:
         """Takes over what the observed first step shows besides failures."""
+        if self._learning is not None:
+            self._learning.ran = observer.modules.names()
         for warning in swallowed_findings(observer, 0, frozenset()):
             self._ledger.add(warning)
         if not observer.births:
@@ -462,7 +482,7 @@ class Hunt:
             error.__notes__ = [note]  # type: ignore[attr-defined]
 
     def _make_sentinel(self, activity: Activity, observer: Observer | None) -> Sentinel:
-        return Sentinel(
+        sentinel = Sentinel(
             self._target,
             self._snapshot,
             self._optimizers,
@@ -472,6 +492,12 @@ class Hunt:
             exact_labels=self._exact_labels,
             activity=activity,
         )
+        log = self._learning
+        if log is not None:
+            sentinel.after_update = log.after_update
+            sentinel.before_backward = lambda: log.before_backward(self._scalers)
+            sentinel.after_backward = log.after_backward
+        return sentinel
 
     def _installed(self) -> _Installed:
         return _Installed(self._tape, self._around)

@@ -76,6 +76,10 @@ class ModuleStack:
         """The innermost running module of the model, or None outside any."""
         return next((place for place in reversed(self._running) if place), None)
 
+    def names(self) -> set[str]:
+        """The modules that have run."""
+        return set(self._calls)
+
     @contextlib.contextmanager
     def _running_module(self, module: nn.Module) -> Iterator[None]:
         name = self._target.module_name(module)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ from nanhunt.core.shield import uninterrupted
 from nanhunt.core.state import Snapshot
 from nanhunt.core.stats import count_bad, exact_screen, fingerprint, plain_tensors, screen
 from nanhunt.core.target import Target
+
+_T = TypeVar("_T")
 
 # Optimizers whose update carries every NaN and Inf of a gradient into the parameter: all of
 # their formulas are sums, products and quotients of it (an Inf meets itself as Inf / Inf). What
@@ -102,6 +104,8 @@ class Sentinel:
         self.facts = StepFacts()
         self.before_update: Callable[[Optimizer], None] | None = None
         self.after_update: Callable[[Optimizer], None] | None = None
+        self.before_backward: Callable[[], None] | None = None
+        self.after_backward: Callable[[], None] | None = None
         self._undo: list[Callable[[], None]] = []
         self._scaler_decides = False
         self._in_scaler_step = False
@@ -135,6 +139,8 @@ class Sentinel:
             # Reentrant checkpointing calls backward on its own outputs: no losses.
             inner = self.activity.in_backward()
             self.facts.backwards += not inner
+            if self.before_backward is not None and not inner:
+                self._quietly(self.before_backward)
             if not self.facts.scaled and not inner:
                 for tensor in plain_tensors(tensors):
                     self._see_loss(tensor)
@@ -143,6 +149,8 @@ class Sentinel:
                 return original(tensors, *args, **kwargs)
             finally:
                 self.activity.backward -= 1
+                if self.after_backward is not None and not inner:
+                    self.after_backward()
 
         return backward
 
@@ -233,7 +241,12 @@ class Sentinel:
             state = [(n, t) for n, t in state if n.rpartition(".")[2] not in _FIRST_MOMENTS]
         self._check("state", f"state {number}", state)
         if self.after_update is not None:
-            self.after_update(optimizer)
+            after_update = self.after_update
+            self._quietly(lambda: after_update(optimizer))
+
+    def _quietly(self, function: Callable[[], _T]) -> _T:
+        """Calls something that is no part of the step, unobserved."""
+        return self._observer.quietly(function) if self._observer is not None else function()
 
     def _number(self, optimizer: Optimizer) -> int:
         return next(i for i, known in enumerate(self._optimizers) if known is optimizer)
@@ -297,16 +310,11 @@ class Sentinel:
 
     def _check(self, kind: str, label: str, named: Collection[tuple[str, Tensor]]) -> None:
         if self._exact:
-            if self._observer is None:
-                self.facts.sinks.extend(self._bad_ones(kind, named))
-            else:
-                self.facts.sinks.extend(
-                    self._observer.quietly(lambda: list(self._bad_ones(kind, named)))
-                )
+            self.facts.sinks.extend(self._quietly(lambda: list(self._bad_ones(kind, named))))
             return
         test = exact_screen if label in self._exact_labels else screen
         tensors = [tensor for _, tensor in named]
-        flag = self._observer.quietly(lambda: test(tensors)) if self._observer else test(tensors)
+        flag = self._quietly(lambda: test(tensors))
         if flag is None:
             return
         before = self.facts.screens.get(label)

@@ -178,7 +178,7 @@ def fingerprint(tensor: Tensor) -> tuple[int, int]:
         tensor = _stored_values(tensor)
     if tensor.is_meta or tensor.is_quantized or is_traceable_wrapper_subclass(tensor):
         return 0, 0
-    bits = _as_integers(tensor.detach().resolve_conj().resolve_neg().contiguous()).flatten()
+    bits = as_integers(tensor.detach().resolve_conj().resolve_neg().contiguous()).flatten()
     plain = weighted = 0
     for start in range(0, bits.numel(), _CHUNK):
         chunk = bits[start : start + _CHUNK].to(torch.int64)
@@ -188,7 +188,8 @@ def fingerprint(tensor: Tensor) -> tuple[int, int]:
     return plain, weighted
 
 
-def _as_integers(tensor: Tensor) -> Tensor:
+def as_integers(tensor: Tensor) -> Tensor:
+    """The bits of a plain tensor as integers of the same width."""
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
     widths = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -96,6 +96,8 @@ def verdict(finding: Finding) -> str:
     if finding.kind == "complex_half":
         return f"ComplexHalf is born in step {finding.step}: {finding.op} {where}{at}"
     kind = KINDS.get(finding.kind, visible(finding.kind, 30))
+    if finding.kind == "not_training":
+        return f"{kind}: {visible(finding.cause.replace('_', ' '), 60)}"
     if finding.phase == "data":
         culprit = visible(finding.tensor or "a tensor", 60)
         return f"{kind} comes in with the data in step {finding.step}: {culprit}{at}"

@@ -1,0 +1,253 @@
+"""What is kept of each step to judge in the end whether the training learns at all.
+
+Nothing is read from the device while steps run. Per step there is one entry per update and per
+backward; per-parameter work is done in the first and last step and in a handful between.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+
+from nanhunt.core.sentinel import StepFacts
+from nanhunt.core.stats import as_integers, is_lazy
+from nanhunt.core.target import Target, parameters_of
+
+_SAMPLED = 4  # gradients per optimizer that are followed from update to backward
+_KEPT = 512
+
+
+@dataclasses.dataclass
+class Update:
+    """One update of one optimizer.
+
+    Attributes:
+        step: the step it happened in.
+        rates: learning rates of its groups (plain numbers only).
+        scheduled: whether some scheduler of this optimizer says the same rates; None without one.
+        zeroed: whether the sampled gradients were zeroed before the next update, by anything
+            but a backward adding to them; None while that is not known.
+    """
+
+    step: int
+    rates: tuple[float, ...]
+    scheduled: bool | None = None
+    zeroed: bool | None = None
+
+
+@dataclasses.dataclass
+class OptimizerLog:
+    """Everything noted about one optimizer.
+
+    Attributes:
+        optimizer: the optimizer.
+        updates: its updates.
+        skipped: steps in which a GradScaler left its update out.
+        samples: (parameter, gradient, version) as last seen.
+        zeroed: whether one of them was replaced or written since the last update.
+    """
+
+    optimizer: Optimizer
+    updates: list[Update] = dataclasses.field(default_factory=list)
+    skipped: list[int] = dataclasses.field(default_factory=list)
+    samples: list[tuple[Tensor, Tensor, int]] = dataclasses.field(default_factory=list)
+    zeroed: bool = False
+
+    def follow(self) -> None:
+        """Remembers some gradients and the versions they have now."""
+        dense = (
+            (p, p.grad)
+            for p in parameters_of(self.optimizer)
+            if p.grad is not None and not p.grad.is_sparse
+        )
+        self.samples = [(p, g, g._version) for p, g in itertools.islice(dense, _SAMPLED)]
+
+
+class LearningLog:
+    """Collects while a hunt runs; `learning_rules` judges.
+
+    Args:
+        target: the model.
+        optimizers: a live list.
+        schedulers: what the step function can reach.
+
+    Attributes:
+        steps: calls of the step function.
+        backwards: backward passes per step.
+        logs: per optimizer, by identity.
+        losses: the loss of each step, as it was returned or sent backward.
+        ratios: per step, the returned loss divided by the one sent backward.
+        scales: (updates and skips so far, loss scale) at each backward.
+        measured: steps in which every gradient was looked at.
+        largest: per parameter, its largest gradient in those; missing if it never had one.
+        ran: modules that ran in the first step, or None when that is not known.
+    """
+
+    def __init__(
+        self, target: Target, optimizers: list[Optimizer], schedulers: Sequence[Any]
+    ) -> None:
+        self.target = target
+        self.optimizers = optimizers
+        self.schedulers = list(schedulers)
+        self.steps = 0
+        self.backwards: list[int] = []
+        self.logs: dict[int, OptimizerLog] = {}
+        self.losses: list[Tensor] = []
+        self.ratios: list[Tensor] = []
+        self.scales: list[tuple[int, Tensor]] = []
+        self.measured: list[int] = []
+        self.largest: dict[str, Tensor] = {}
+        self.ran: set[str] | None = None
+        self._first = {name: checksum(p) for name, p in target.parameters.items()}
+        self._epochs = [getattr(s, "last_epoch", 0) for s in self.schedulers]
+
+    # -- while the steps run ----------------------------------------------------------------------
+
+    def before_backward(self, scalers: Sequence[GradScaler]) -> None:
+        """Sees whether the sampled gradients are still those of the last update."""
+        if len(scalers) == 1 and scalers[0]._scale is not None and len(self.scales) < _KEPT:
+            attempts = sum(len(log.updates) + len(log.skipped) for log in self.logs.values())
+            self.scales.append((attempts, scalers[0]._scale.clone()))
+        for log in self.logs.values():
+            untouched = all(
+                parameter.grad is grad and grad._version == version
+                for parameter, grad, version in log.samples
+            )
+            log.zeroed |= not untouched
+
+    def after_backward(self) -> None:
+        """Backward has added to the gradients; from here on they are followed again."""
+        for log in self.logs.values():
+            log.follow()
+
+    def after_update(self, optimizer: Optimizer) -> None:
+        """Notes an update."""
+        log = self._log(optimizer)
+        if log.updates and log.samples:
+            log.updates[-1].zeroed = log.zeroed
+        log.zeroed = False
+        rates = tuple(
+            float(group["lr"])
+            for group in optimizer.param_groups
+            if isinstance(group.get("lr"), int | float)
+        )
+        if len(log.updates) < _KEPT:
+            log.updates.append(Update(self.steps, rates, self._scheduled(optimizer, rates)))
+        log.follow()
+        if self._wants_gradients():
+            self._measure(optimizer)
+
+    def after_step(self, facts: StepFacts) -> None:
+        """Notes the rest of a step."""
+        self.backwards.append(facts.backwards)
+        for _, optimizer in facts.skipped:
+            self._log(optimizer).skipped.append(self.steps)
+        if facts.losses and len(self.losses) < _KEPT:
+            last, first = facts.losses[-1].detach(), facts.losses[0].detach()
+            if last.numel() == 1:
+                self.losses.append(last.clone().reshape(()))
+                if len(facts.losses) == 2 and first.numel() == 1:
+                    self.ratios.append((last.reshape(()) / first.reshape(())).clone())
+        if self.steps not in self.measured and self._wants_gradients() and not facts.stepped:
+            for optimizer in self.optimizers:
+                self._measure(optimizer)
+        self.steps += 1
+
+    def _log(self, optimizer: Optimizer) -> OptimizerLog:
+        return self.logs.setdefault(id(optimizer), OptimizerLog(optimizer))
+
+    def _wants_gradients(self) -> bool:
+        """In the first steps, then ever more seldom."""
+        return self.steps < 8 or self.steps & (self.steps - 1) == 0
+
+    @torch.no_grad()
+    def _measure(self, optimizer: Optimizer) -> None:
+        if not self.measured or self.measured[-1] != self.steps:
+            self.measured.append(self.steps)
+        for name, parameter in self.target.named_parameters(optimizer):
+            grad = parameter.grad
+            if grad is None:
+                continue
+            values = grad._values() if grad.is_sparse else grad
+            if not values.numel():
+                continue
+            size = values.abs().max().to(torch.float32)
+            before = self.largest.get(name)
+            self.largest[name] = size if before is None else torch.maximum(before, size)
+
+    def _scheduled(self, optimizer: Optimizer, rates: tuple[float, ...]) -> bool | None:
+        mine = [s for s in self.schedulers if getattr(s, "optimizer", None) is optimizer]
+        said = [getattr(s, "_last_lr", None) for s in mine]
+        lists = [tuple(float(rate) for rate in rates_ if isinstance(rate, int | float))
+                 for rates_ in said if rates_]  # fmt: skip
+        return any(rates == says for says in lists) if lists else None
+
+    # -- at the end -------------------------------------------------------------------------------
+
+    @property
+    def updates(self) -> int:
+        """Number of updates of all optimizers."""
+        return sum(len(log.updates) for log in self.logs.values())
+
+    @property
+    def skips(self) -> int:
+        """Number of updates that a GradScaler left out."""
+        return sum(len(log.skipped) for log in self.logs.values())
+
+    def driven_elsewhere(self) -> list[tuple[Any, int]]:
+        """Schedulers whose optimizer never updated, and how often they were stepped."""
+        return [
+            (scheduler, int(getattr(scheduler, "last_epoch", 0)) - epoch)
+            for scheduler, epoch in zip(self.schedulers, self._epochs, strict=True)
+            if id(getattr(scheduler, "optimizer", None)) not in self.logs
+        ]
+
+    def gradient_sizes(self) -> dict[str, float]:
+        """Per parameter that had a gradient, its largest one."""
+        return dict(zip(self.largest, _numbers(self.largest.values()), strict=True))
+
+    def unchanged(self) -> set[str]:
+        """Parameters whose bits are those of the beginning."""
+        now = {n: checksum(p) for n, p in self.target.parameters.items() if n in self._first}
+        same = [self._first[name] == now[name] for name in now]
+        return {name for name, equal in zip(now, _numbers(same), strict=True) if equal}
+
+    def loss_values(self) -> list[float]:
+        """The losses."""
+        return _numbers(self.losses)
+
+    def loss_ratios(self) -> list[float]:
+        """The returned losses divided by those sent backward."""
+        return _numbers(self.ratios)
+
+    def scale_values(self) -> dict[int, set[float]]:
+        """The loss scales at the backward passes before each update."""
+        found: dict[int, set[float]] = defaultdict(set)
+        values = _numbers([scale for _, scale in self.scales])
+        for (window, _), value in zip(self.scales, values, strict=True):
+            found[window].add(value)
+        return found
+
+
+@torch.no_grad()
+def checksum(tensor: Tensor) -> Tensor:
+    """The sum of a tensor's bits as integers, not yet read; different bits rarely agree."""
+    if is_lazy(tensor) or tensor.is_meta or tensor.layout != torch.strided:
+        return torch.zeros((), dtype=torch.int64)
+    return as_integers(tensor.detach().contiguous()).sum(dtype=torch.int64)
+
+
+def _numbers(tensors: Iterable[Tensor]) -> list[float]:
+    listed = list(tensors)
+    if not listed:
+        return []
+    home = listed[0].device
+    return [float(v) for v in torch.stack([t.to(home, torch.float64) for t in listed]).tolist()]
