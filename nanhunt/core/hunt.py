@@ -492,10 +492,10 @@ class Hunt:
             exact_labels=self._exact_labels,
             activity=activity,
         )
-        log = self._learning
+        log, scalers = self._learning, self._scalers
         if log is not None:
             sentinel.after_update = log.after_update
-            sentinel.before_backward = lambda: log.before_backward(self._scalers)
+            sentinel.before_backward = lambda: log.before_backward(scalers)
             sentinel.after_backward = log.after_backward
         return sentinel
 

@@ -177,7 +177,7 @@ def gradients_never_zeroed(log: LearningLog) -> Finding | None:
 def loss_detached(log: LearningLog) -> Finding | None:
     """Backward runs, and reaches no trainable parameter of the model."""
     trainable = [n for n, p in log.target.parameters.items() if p.requires_grad]
-    if log.largest or len(log.measured) < 3 or not any(log.backwards) or not trainable:
+    if log.largest or len(log.measured) < ENOUGH_UPDATES or not any(log.backwards) or not trainable:
         return None
     if any(p.grad is not None for p in log.target.parameters.values()):
         return None
@@ -192,11 +192,16 @@ def loss_detached(log: LearningLog) -> Finding | None:
 
 def parameters_without_gradient(log: LearningLog) -> Finding | None:
     """A module runs, its parameters are in an optimizer, and no gradient ever reaches them."""
-    if len(log.measured) < 3 or (not log.largest and not log.backwards) or log.ran is None:
+    if (
+        len(log.measured) < ENOUGH_UPDATES
+        or (not log.largest and not log.backwards)
+        or log.ran is None
+    ):
         return None
     if not log.largest:
         return None
     owned = {id(p) for o in log.optimizers for p in parameters_of(o)}
+    reached = {name.rpartition(".")[0] for name in log.largest}
     missing = [
         name
         for name, parameter in log.target.parameters.items()
@@ -204,7 +209,7 @@ def parameters_without_gradient(log: LearningLog) -> Finding | None:
         and id(parameter) in owned
         and name not in log.largest
         and parameter.grad is None
-        and name.rpartition(".")[0] in log.ran
+        and name.rpartition(".")[0] in log.ran - reached
     ]
     if not missing:
         return None
@@ -253,6 +258,9 @@ def parameters_never_change(log: LearningLog) -> Finding | None:
     owned = {id(p) for o in stepped for p in parameters_of(o)}
     model = {id(p) for p in log.target.parameters.values()}
     stale = any(id(p) not in model for o in stepped for p in parameters_of(o))
+    # A bias before a normalisation may stand still (its gradient is rounding): modules count.
+    moving = {name.rpartition(".")[0] for name in log.target.parameters if name not in still}
+    still = {name for name in still if name.rpartition(".")[0] not in moving}
     inside = [n for n in still if sizes.get(n) and id(log.target.parameters[n]) in owned]
     outside = [
         name
@@ -261,7 +269,7 @@ def parameters_never_change(log: LearningLog) -> Finding | None:
         and p.grad is not None
         and id(p) not in owned
     ]
-    if inside and not any(f for f in (learning_rate_zero(log),) if f):
+    if inside and learning_rate_zero(log) is None:
         return _finding(
             log,
             "parameters_never_change",

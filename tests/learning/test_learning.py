@@ -47,12 +47,7 @@ def test_a_healthy_loop_is_left_in_peace(name: str) -> None:
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_three_steps_are_too_few_for_a_judgement(name: str) -> None:
-    early = hunt(BROKEN[name][0](), steps=3)
-    assert [f.cause for f in early.findings if f.cause not in EARLY] == []
-
-
-# That no gradient arrives at all is clear after three steps.
-EARLY = {"loss_detached", "parameters_without_gradient"}
+    assert hunt(BROKEN[name][0](), steps=3).findings == ()
 
 
 @pytest.mark.parametrize("name", [*BROKEN, *HEALTHY])
