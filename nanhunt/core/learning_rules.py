@@ -192,13 +192,7 @@ def loss_detached(log: LearningLog) -> Finding | None:
 
 def parameters_without_gradient(log: LearningLog) -> Finding | None:
     """A module runs, its parameters are in an optimizer, and no gradient ever reaches them."""
-    if (
-        len(log.measured) < ENOUGH_UPDATES
-        or (not log.largest and not log.backwards)
-        or log.ran is None
-    ):
-        return None
-    if not log.largest:
+    if len(log.measured) < ENOUGH_UPDATES or not log.largest or log.ran is None:
         return None
     owned = {id(p) for o in log.optimizers for p in parameters_of(o)}
     reached = {name.rpartition(".")[0] for name in log.largest}
@@ -213,12 +207,14 @@ def parameters_without_gradient(log: LearningLog) -> Finding | None:
     ]
     if not missing:
         return None
+    expected = sum(p.requires_grad for p in log.target.parameters.values())
     return _finding(
         log,
         "parameters_without_gradient",
         f"{_counted(len(missing), 'trainable parameter')} never got a gradient although the "
         "module ran: its result is detached, or no loss depends on it.",
         parameters=missing,
+        severity="critical" if 2 * len(missing) >= expected else "warning",
     )
 
 
