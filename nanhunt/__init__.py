@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from nanhunt.core.hunt import Hunt as Hunt
     from nanhunt.core.hunt import hunt as hunt
     from nanhunt.core.hunt import last_report as last_report
+    from nanhunt.core.preflight import preflight as preflight
     from nanhunt.errors import NanhuntError as NanhuntError
+    from nanhunt.facts import Preflight as Preflight
     from nanhunt.report import Finding as Finding
     from nanhunt.report import Report as Report
     from nanhunt.report import TensorStats as TensorStats
@@ -29,6 +31,8 @@ _HOME = {
     "hunt": "nanhunt.core.hunt",
     "last_report": "nanhunt.core.hunt",
     "NanhuntError": "nanhunt.errors",
+    "Preflight": "nanhunt.facts",
+    "preflight": "nanhunt.core.preflight",
     "Finding": "nanhunt.report",
     "Report": "nanhunt.report",
     "TensorStats": "nanhunt.report",
