@@ -65,6 +65,11 @@ def _decode_value(hint: Any, value: Any, where: str) -> Any:
             if type(value) is option:
                 return value
         return _decode_value(options[-1], value, where)
+    if origin is tuple and isinstance(value, list) and arguments[-1] is not Ellipsis:
+        if len(value) != len(arguments):
+            raise ReportFormatError(f"{where}: expected {len(arguments)} entries")
+        pairs = enumerate(zip(arguments, value, strict=True))
+        return tuple(_decode_value(a, v, f"{where}[{i}]") for i, (a, v) in pairs)
     if origin is tuple and isinstance(value, list):
         return tuple(_decode_value(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if origin is dict and isinstance(value, dict):

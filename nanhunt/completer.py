@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from nanhunt.options import OPTIONS
+from nanhunt.options import OPTIONS, options_for
 
 
 def complete(line: str, symbol: str, namespace: Mapping[str, Any], cell: bool) -> list[str]:
@@ -22,7 +22,7 @@ def complete(line: str, symbol: str, namespace: Mapping[str, Any], cell: bool) -
     words = line.split()[1:]
     finished = words if not symbol else words[:-1]
     if symbol.startswith("-"):
-        return [option.flag for option in _options(cell) if option.flag.startswith(symbol)]
+        return [option.flag for option in options_for(cell) if option.flag.startswith(symbol)]
     if finished and finished[-1] in {o.flag for o in OPTIONS if o.kind == "object"}:
         return _names(namespace, symbol, lambda value: not isinstance(value, ModuleType))
     positions = [word for word in finished if not word.startswith("-")]
@@ -30,7 +30,7 @@ def complete(line: str, symbol: str, namespace: Mapping[str, Any], cell: bool) -
         return _names(namespace, symbol, is_model)
     if len(positions) == 1 and not cell:
         return _names(namespace, symbol, is_step)
-    return [option.flag for option in _options(cell)] if not symbol else []
+    return [option.flag for option in options_for(cell)] if not symbol else []
 
 
 def is_model(value: Any) -> bool:
@@ -48,10 +48,6 @@ def is_model(value: Any) -> bool:
 def is_step(value: Any) -> bool:
     """Whether a value looks like a step function: callable, no class, no module."""
     return callable(value) and not isinstance(value, type) and not is_model(value)
-
-
-def _options(cell: bool) -> list[Any]:
-    return [o for o in OPTIONS if not (cell and o.name in ("steps", "data"))]
 
 
 def _names(namespace: Mapping[str, Any], symbol: str, fits: Any) -> list[str]:

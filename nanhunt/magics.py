@@ -18,7 +18,8 @@ from nanhunt import errors
 from nanhunt.cell import CellLoop
 from nanhunt.completer import complete, is_model, is_step
 from nanhunt.display import NotebookProgress
-from nanhunt.options import OPTIONS, Option
+from nanhunt.facts import Preflight
+from nanhunt.options import PREFLIGHT, options_for
 from nanhunt.report import Report
 
 _HELP = """Find the first value that broke a training step.
@@ -52,8 +53,9 @@ def _parser(cell: bool) -> _Parser:
         parser.add_argument("step_fn")
     for option in options_for(cell):
         if option.kind == "flag":
+            action = "store_false" if option.default else "store_true"
             parser.add_argument(
-                option.flag, dest=option.name, action="store_false", default=option.default
+                option.flag, dest=option.name, action=action, default=option.default
             )
         else:
             kind = int if option.kind == "int" else str
@@ -61,15 +63,10 @@ def _parser(cell: bool) -> _Parser:
     return parser
 
 
-def options_for(cell: bool) -> list[Option]:
-    """The options of the line magic, or those that make sense around a loop."""
-    return [o for o in OPTIONS if not (cell and o.name in ("steps", "data"))]
-
-
 def help_text() -> str:
     """The magic's help, with every option from the one table."""
     lines = []
-    for option in OPTIONS:
+    for option in options_for(cell=False):
         value = {"int": " N", "object": " NAME", "flag": ""}[option.kind]
         meaning = f"do not {option.help}" if option.flag.startswith("--no-") else option.help
         lines.append(f"    {option.flag + value:22} {meaning}")
@@ -81,10 +78,13 @@ class NanhuntMagics(Magics):
     """Registered by `%load_ext nanhunt`."""
 
     @line_cell_magic
-    def nanhunt(self, line: str, cell: str | None = None) -> Report | None:
+    def nanhunt(self, line: str, cell: str | None = None) -> Report | Preflight | None:
         """Replaced by the text of `help_text` when this module is loaded."""
         arguments = self._parse(line, cell is not None)
         try:
+            if cell is None and arguments.pop(PREFLIGHT.name):
+                kept = ("model", "step_fn", "optimizer", "scaler", "data")
+                return nanhunt.preflight(**{name: arguments[name] for name in kept})
             if cell is None:
                 return nanhunt.hunt(**arguments)
             return self._hunt_cell(cell, arguments)

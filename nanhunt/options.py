@@ -30,6 +30,10 @@ class Option:
         return f"--no-{dashed}" if self.kind == "flag" and self.default else f"--{dashed}"
 
 
+PREFLIGHT = Option(
+    "preflight", "flag", False, "no hunt: one observed step and what it is made of, then undone"
+)
+
 OPTIONS: tuple[Option, ...] = (
     Option("steps", "int", 100, "stop after this many steps when nothing bad happens"),
     Option("optimizer", "object", None, "optimizer or a list of them; found by itself if absent"),
@@ -41,3 +45,10 @@ OPTIONS: tuple[Option, ...] = (
     Option("confirm", "int", 0, "run this many further steps with the winning remedy"),
     Option("progress", "flag", True, "show progress"),
 )
+
+
+def options_for(cell: bool) -> list[Option]:
+    """The options of the line magic, or those that make sense around a loop."""
+    if cell:
+        return [option for option in OPTIONS if option.name not in ("steps", "data")]
+    return [*OPTIONS, PREFLIGHT]

@@ -37,6 +37,7 @@ class ModuleStack:
             then belongs to activation checkpointing's second pass.
         quietly: runs a function without it being observed.
         keep_frames: whether to keep statistics of the last modules' outputs.
+        listener: told each module's place and output.
     """
 
     def __init__(
@@ -45,11 +46,13 @@ class ModuleStack:
         in_backward: Callable[[], bool],
         quietly: Callable[[Callable[[], Any]], Any],
         keep_frames: bool = False,
+        listener: Callable[[Place, Any], None] | None = None,
     ) -> None:
         self._target = target
         self._in_backward = in_backward
         self._quietly = quietly
         self._keep_frames = keep_frames
+        self._listener = listener
         self._running: list[Place | None] = []
         self._calls: Counter[str] = Counter()
         self.frames: deque[Frame] = deque(maxlen=_FRAMES_KEPT)
@@ -97,6 +100,8 @@ class ModuleStack:
 
     def _note_output(self, output: Any) -> None:
         place = self._running[-1]
+        if self._listener is not None and place is not None:
+            self._listener(place, output)
         if self._keep_frames and place is not None:
             tensor = next((t for t in plain_tensors(output) if _has_values(t)), None)
             if tensor is not None:

@@ -1,206 +1,298 @@
-"""Preflight: one observed step, its facts, and everything put back."""
+"""One observed step before the training: what it is made of, and what somebody should look at."""
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from nanhunt.core.census import AutocastWatch, CallCensus, OpCensus, OutputCensus
 from nanhunt.core.hunt import Hunt
+from nanhunt.core.modules import ModuleStack, Place
 from nanhunt.core.observe import Activity
-from nanhunt.core.preflight_watch import Watch
 from nanhunt.core.sentinel import StepFacts
-from nanhunt.core.shield import uninterrupted
 from nanhunt.core.stats import dtype_name, is_lazy
 from nanhunt.core.target import parameters_of
-from nanhunt.facts import NoGradient, ParameterCount, Preflight, Warned
-from nanhunt.report import Finding, Source
+from nanhunt.core.where import source_of
+from nanhunt.facts import AutocastRegion, Fact, ModuleFacts, ParameterCount, Preflight
+from nanhunt.report import Finding
+
+NEAR_OVERFLOW = 2.0  # powers of two: within a factor of four of the largest finite number
+_NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
-def preflight(
-    model: Any,
-    step_fn: Callable[..., Any],
-    *,
-    optimizer: Any = None,
-    scaler: Any = None,
-    data: Iterable[Any] | None = None,
-) -> Preflight:
-    """Runs one step under observation, puts everything back, and says what was seen.
+def preflight(model: Any, step_fn: Callable[..., Any], **options: Any) -> Preflight:
+    """Runs one observed step, says what it is made of, and puts everything back.
 
     Args:
-        model, step_fn, optimizer, scaler, data: as in `hunt`.
+        model: a module, or a dict or sequence of modules.
+        step_fn: one training step, as in `nanhunt.hunt`.
+        **options: `optimizer`, `scaler` and `data`, as in `nanhunt.hunt`.
+
+    Returns:
+        The facts, those that somebody should look at first.
 
     Raises:
         UsageError: the call cannot work as written; nothing has been changed.
-        Exception: whatever the user's step raises; the step was undone.
+        Exception: whatever the step raises; everything has been put back.
+
+    Example:
+        >>> import torch, nanhunt
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> x = torch.ones(1, 2)
+        >>> def step():
+        ...     optimizer.zero_grad()
+        ...     x.to("cpu")
+        ...     model(x).sum().backward()
+        ...     optimizer.step()
+        >>> [fact.kind for fact in nanhunt.preflight(model, step).warnings]
+        ['result_thrown_away']
     """
-    options = {"optimizer": optimizer, "scaler": scaler, "data": data}
-    observed = _Observed(model, step_fn, **options, trials=False, progress=False)
-    with observed:
-        observed.step()
-        return observed.result
+    flight = _Flight(model, step_fn, progress=False, trials=False, **options)
+    with contextlib.closing(flight):
+        flight.step()
+        flight.rewind()
+        return flight.result
 
 
-class _Observed(Hunt):
-    """A hunt of a single step that gathers facts instead of failures."""
+class _Flight(Hunt):
+    """A hunt of one step that gathers facts instead of failures."""
 
     result: Preflight
 
     def _step(self) -> Finding | None:
+        self._outputs = OutputCensus()
         activity = Activity()
-        before = _gradients(self._target.parameters)
-        received: set[str] = set()
-        already_on = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
-        self._sentinel = self._make_sentinel(activity, None)
-        self._sentinel.before_backward = None
-
-        def look(_optimizer: object = None) -> None:
-            now = _gradients(self._target.parameters)
-            received.update(name for name, mark in now.items() if before.get(name) != mark)
-
-        self._sentinel.after_backward = look
-        self._sentinel.after_update = None
-        with self._sentinel, Watch(self._target, activity) as watch:
-            returned = self._call_step()
-            facts = watch.quietly(lambda: self._sentinel.finish(returned))
-        scales = tuple(float(s.get_scale()) for s in self._scalers if s.is_enabled())
-        lost = self._without_gradient(watch, received) if facts.backwards else ()
-        notes = ["autocast was already on before the step began"] if already_on else []
-        if self._snapshot.missing:
-            notes.append(f"{self._snapshot.missing}: the step was not undone")
-        self.result = Preflight(
-            self._target.title(),
-            (
-                *_birth_warnings(watch),
-                *_lost_warnings(lost),
-                *_thrown(watch),
-                *self._optimizer_warnings(),
-                *self._norm_warnings(),
-                *_loss_warnings(facts),
-            ),
-            watch.census.facts(),
-            watch.autocast(),
-            tuple(watch.births),
-            self._counts(),
-            lost,
-            facts.backwards,
-            len(self._optimizers),
-            len(facts.stepped),
-            len(facts.skipped),
-            scales,
-            tuple(notes),
+        self._modules = ModuleStack(
+            self._target,
+            activity.in_backward,
+            lambda function: function(),
+            listener=self._note_output,
         )
-        with uninterrupted():
-            self.rewind()
+        self._ops = OpCensus(self._modules)
+        self._calls = CallCensus(self._target)
+        self._autocast = AutocastWatch()
+        before, self._received = self._gradients(), set[str]()
+
+        def look() -> None:
+            now = self._gradients()
+            self._received |= {name for name, mark in now.items() if before.get(name) != mark}
+
+        sentinel = self._make_sentinel(activity, None)
+        sentinel.before_backward, sentinel.after_update = None, None
+        sentinel.after_backward = look
+        self._sentinel = sentinel
+        with sentinel, contextlib.ExitStack() as stack:
+            for watcher in (self._modules, self._autocast, self._ops, self._calls):
+                stack.enter_context(watcher)
+            returned = self._call_step()
+            stack.close()
+            facts = sentinel.finish(returned)
+        self._ledger.steps_run += 1
+        self.result = self._result(facts)
         return None
 
-    def _counts(self) -> tuple[ParameterCount, ...]:
-        groups: dict[str, list[nn.Parameter]] = {"": []}
-        for name, parameter in self._target.parameters.items():
-            if not is_lazy(parameter):
-                groups[""].append(parameter)
-                groups.setdefault(name.split(".")[0], []).append(parameter)
-        rows = []
-        for name, members in groups.items():
-            dtypes: Counter[str] = Counter()
-            for parameter in members:
-                dtypes[dtype_name(parameter.dtype)] += parameter.numel()
-            trainable = sum(p.numel() for p in members if p.requires_grad)
-            rows.append(ParameterCount(name, dtypes.total(), trainable, dict(dtypes)))
-        return tuple(rows)
+    def _note_output(self, place: Place, output: Any) -> None:
+        self._ops.quiet = self._calls.quiet = True
+        try:
+            self._outputs.note(place, output)
+        finally:
+            self._ops.quiet = self._calls.quiet = False
 
-    def _without_gradient(self, watch: Watch, received: set[str]) -> tuple[NoGradient, ...]:
-        groups: dict[tuple[str, Source | None], list[str]] = {}
-        for name, parameter in self._target.parameters.items():
-            if name in received:
-                continue
-            source = next((source for names, source in watch.cuts if name in names), None)
-            if not parameter.requires_grad:
-                key: tuple[str, Source | None] = ("frozen", None)
-            elif name not in watch.read:
-                key = ("unused", None)
-            else:
-                key = ("detached" if source else "unknown", source)
-            groups.setdefault(key, []).append(name)
-        return tuple(NoGradient(tuple(names), *key) for key, names in groups.items())
+    def _gradients(self) -> dict[str, tuple[int, int]]:
+        """Identity and version of each gradient: they change when backward adds to it."""
+        grads = ((n, p.grad) for n, p in self._target.parameters.items())
+        return {name: (id(grad), grad._version) for name, grad in grads if grad is not None}
 
-    def _optimizer_warnings(self) -> list[Warned]:
-        if not self._optimizers:
-            return []
-        holders = Counter(id(p) for o in self._optimizers for p in {*parameters_of(o)})
-        named = self._target.parameters.items()
-        none = [n for n, p in named if p.requires_grad and not holders[id(p)]]
-        two = [n for n, p in named if holders[id(p)] > 1]
-        mine = {id(p) for _, p in named}
-        gone = sum(id(p) not in mine for o in self._optimizers for p in parameters_of(o))
-        warnings = []
-        if none and gone:
-            text = f"{_some(none)} in no optimizer, and the optimizers hold {gone} tensors that "
-            text += "are not in the model: they may have been replaced since it was built"
-            warnings.append(Warned("replaced", text))
-        elif none:
-            warnings.append(Warned("no_optimizer", f"{_some(none)} in no optimizer"))
-        if two:
-            warnings.append(Warned("two_optimizers", f"{_some(two)} in more than one optimizer"))
-        return warnings
-
-    def _norm_warnings(self) -> list[Warned]:
-        warnings = []
-        for prefix, root in self._target.roots.items():
-            for path, module in root.named_modules(prefix=prefix):
-                if not isinstance(module, _BatchNorm) or module.training == root.training:
-                    continue
-                own = list(module.parameters(recurse=False))
-                if root.training and own and not any(p.requires_grad for p in own):
-                    continue  # frozen with its weights: meant so
-                modes = ("training", "eval") if module.training else ("eval", "training")
-                text = f"{path} is in {modes[0]} mode while the model is in {modes[1]} mode"
-                warnings.append(Warned("norm_mode", text))
-        return warnings
-
-
-def _gradients(parameters: dict[str, nn.Parameter]) -> dict[str, tuple[int, int]]:
-    return {n: (id(p.grad), p.grad._version) for n, p in parameters.items() if p.grad is not None}
-
-
-def _birth_warnings(watch: Watch) -> list[Warned]:
-    return [
-        Warned("complex_half", f"{birth.op} makes ComplexHalf in {birth.module!r}", birth.source)
-        for birth in watch.births
-    ]
-
-
-def _lost_warnings(lost: tuple[NoGradient, ...]) -> list[Warned]:
-    return [
-        Warned(
-            "no_gradient", f"{_some(list(group.names))} without gradient: {group.why}", group.source
+    def _result(self, facts: StepFacts) -> Preflight:
+        found = [*self._of_graph(facts), *self._of_values(), *self._of_optimizers(facts)]
+        found += [*self._of_batch_norms(), *self._of_lines()]
+        found.sort(key=lambda fact: fact.severity != "warning")
+        missing = self._snapshot.missing
+        return Preflight(
+            title=self._target.title(),
+            facts=tuple(found),
+            modules=tuple(self._module_facts()),
+            regions=tuple(self._regions()),
+            parameters=tuple(self._counts()),
+            notes=(f"{missing}: the step was not undone",) if missing else (),
         )
-        for group in lost
-        if group.why != "frozen"
-    ]
 
+    # -- facts ------------------------------------------------------------------------------------
 
-def _thrown(watch: Watch) -> list[Warned]:
-    return [
-        Warned("thrown_away", f"the result of .{name}() is thrown away", source)
-        for source, name in watch.thrown_away.items()
-    ]
+    def _of_graph(self, facts: StepFacts) -> Iterable[Fact]:
+        """Parameters that got no gradient, and why."""
+        reasons: dict[tuple[str, Any], list[str]] = {}
+        for name, parameter in self._target.parameters.items():
+            if name in self._received or not facts.backwards:
+                continue
+            key = id(parameter)
+            if not parameter.requires_grad:
+                reasons.setdefault(("frozen", None), []).append(name)
+            elif key in self._calls.detached:
+                reasons.setdefault(("detached", self._calls.detached[key]), []).append(name)
+            elif key in self._calls.without_grad:
+                reasons.setdefault(("no_grad", self._calls.without_grad[key]), []).append(name)
+            elif key not in self._calls.used:
+                reasons.setdefault(("unused", None), []).append(name)
+            else:
+                reasons.setdefault(("elsewhere", None), []).append(name)
+        for (why, line), names in reasons.items():
+            yield self._without(why, line, names)
 
+    def _without(self, why: str, line: Any, names: list[str]) -> Fact:
+        count = f"{len(names):,} parameter{'s' if len(names) != 1 else ''}"
+        text = {
+            "frozen": f"{count} frozen (requires_grad is False)",
+            "detached": f"{count} without gradient: cut off from the loss at this line",
+            "no_grad": f"{count} without gradient: used while gradients were switched off",
+            "unused": f"{count} without gradient: no operation of the step used them",
+            "elsewhere": f"{count} used, but no loss of this step depends on them",
+        }[why]
+        trained = {id(p) for o in self._optimizers for p in parameters_of(o)}
+        expected = any(id(self._target.parameters[n]) in trained for n in names)
+        harmless = why == "frozen" or (why in ("no_grad", "unused") and not expected)
+        source = source_of(line) if line is not None else None
+        severity = "info" if harmless else "warning"
+        return Fact(f"parameters_{why}", severity, text, source, tuple(names))
 
-def _loss_warnings(facts: StepFacts) -> list[Warned]:
-    loose = [loss for loss in facts.losses if not loss.requires_grad]
-    if facts.backwards or not loose:
-        return []
-    return [
-        Warned("no_graph", "the loss has no graph (requires_grad is False) and no backward ran")
-    ]
+    def _of_values(self) -> Iterable[Fact]:
+        """ComplexHalf births, and modules near the end of their dtype."""
+        for (op, line), module in self._ops.births.items():
+            place = f"in {module or 'the root module'}" if module is not None else "outside modules"
+            yield Fact(
+                "complex_half",
+                "warning",
+                f"{op} makes ComplexHalf {place}",
+                source_of(line) if line is not None else None,
+            )
+        closest = sorted(self._ops.closest.items(), key=lambda entry: entry[1].headroom)
+        for name, (headroom, stats, line) in closest:
+            if headroom >= NEAR_OVERFLOW:
+                continue
+            kind, told = (
+                "near_overflow",
+                f"reaches {stats.absmax or 0.0:.4g}, within a factor of four",
+            )
+            if stats.bad:
+                kind, told = (
+                    "not_finite",
+                    f"is not finite in {stats.bad:,} of {stats.numel:,} elements",
+                )
+            text = f"{stats.name} in {name or 'the root module'} {told}"
+            text += f" of the end of {stats.dtype}" if not stats.bad else f" ({stats.dtype})"
+            source = source_of(line) if line is not None else None
+            yield Fact(kind, "warning", text, source)
 
+    def _of_optimizers(self, facts: StepFacts) -> Iterable[Fact]:
+        yield from self._of_updates(facts)
+        owners: Counter[int] = Counter()
+        for optimizer in self._optimizers:
+            owners.update({id(p) for p in parameters_of(optimizer)})
+        named = self._target.parameters
+        twice = [name for name, p in named.items() if owners[id(p)] > 1]
+        if twice:
+            text = f"{len(twice):,} parameters are in more than one optimizer"
+            yield Fact("parameters_in_two_optimizers", "warning", text, names=tuple(twice))
+        nowhere = [n for n, p in named.items() if p.requires_grad and not owners[id(p)]]
+        stale = self._stale(named.values())
+        if stale:
+            text = (
+                f"{stale:,} tensors in an optimizer are no parameters of the model (any more): it "
+                "was built before they were replaced, or it trains something else as well"
+            )
+            yield Fact("parameters_replaced", "warning", text, names=tuple(nowhere))
+        elif nowhere:
+            text = f"{len(nowhere):,} trainable parameters are in no optimizer"
+            yield Fact("parameters_in_no_optimizer", "info", text, names=tuple(nowhere))
 
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:3])
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{shown}{more} {'is' if len(names) == 1 else 'are'}"
+    def _stale(self, parameters: Iterable[nn.Parameter]) -> int:
+        mine = {id(p) for p in parameters}
+        return sum(
+            id(p) not in mine
+            for optimizer in self._optimizers
+            if self._target.owns(optimizer)
+            for p in parameters_of(optimizer)
+        )
+
+    def _of_updates(self, facts: StepFacts) -> Iterable[Fact]:
+        updates, skips = len(facts.stepped), len(facts.skipped)
+        text = f"{updates} optimizer update{'s' if updates != 1 else ''} in one call of step_fn"
+        if skips:
+            text += f", {skips} skipped by GradScaler"
+        yield Fact("updates", "info", text)
+        for scaler in self._scalers:
+            if scaler.is_enabled():
+                yield Fact("loss_scale", "info", f"GradScaler at {scaler.get_scale():g}")
+        if facts.plain_step_with_scaler:
+            text = "the loss was scaled, and optimizer.step() called instead of scaler.step()"
+            yield Fact("plain_step_with_scaler", "warning", text)
+        if self._target.training and not facts.backwards:
+            text = "no backward pass ran in this call of step_fn"
+            if any(not loss.requires_grad for loss in facts.losses):
+                text += ", and the loss it returned has no graph"
+            yield Fact("no_backward", "warning", text)
+
+    def _of_batch_norms(self) -> Iterable[Fact]:
+        for key, root in self._target.roots.items():
+            for path, module in root.named_modules():
+                if not isinstance(module, _NORMS) or module.training == root.training:
+                    continue
+                name = ".".join(part for part in (key, path) if part)
+                frozen = not any(p.requires_grad for p in module.parameters())
+                mode = "training" if module.training else "evaluation"
+                yield Fact(
+                    "batch_norm_mode",
+                    "info" if frozen and not module.training else "warning",
+                    f"{name} is in {mode} mode, unlike the model around it",
+                    names=(name,),
+                )
+
+    def _of_lines(self) -> Iterable[Fact]:
+        for name, line in self._calls.casts:
+            text = f"`.{name}()` casts to half precision outside autocast's rules"
+            yield Fact("half_cast", "info", text, source_of(line))
+        for name, line in self._calls.thrown_away:
+            text = f"the result of `.{name}()` is thrown away: it does not change its tensor"
+            yield Fact("result_thrown_away", "warning", text, source_of(line))
+
+    # -- tables -----------------------------------------------------------------------------------
+
+    def _regions(self) -> Iterable[AutocastRegion]:
+        for (device, dtype, enabled, line), times in self._autocast.regions.items():
+            source = source_of(line) if line is not None else None
+            yield AutocastRegion(device, dtype, enabled, times, source)
+
+    def _module_facts(self) -> Iterable[ModuleFacts]:
+        for name, kind in self._outputs.kinds.items():
+            stats = self._outputs.outputs.get(name)
+            yield ModuleFacts(
+                name,
+                kind,
+                self._outputs.calls[name],
+                tuple(self._ops.dtypes.get(name, Counter()).most_common()),
+                stats.absmax if stats else None,
+                stats.headroom if stats else None,
+            )
+
+    def _counts(self) -> Iterable[ParameterCount]:
+        groups: dict[str, dict[str, nn.Parameter]] = {"": {}}
+        for name, parameter in self._target.parameters.items():
+            if is_lazy(parameter):
+                continue
+            groups[""][name] = parameter
+            groups.setdefault(name.split(".")[0], {})[name] = parameter
+        for name, parameters in groups.items():
+            dtypes: Counter[str] = Counter()
+            for parameter in parameters.values():
+                dtypes[dtype_name(parameter.dtype)] += parameter.numel()
+            yield ParameterCount(
+                name,
+                sum(p.numel() for p in parameters.values()),
+                sum(p.numel() for p in parameters.values() if p.requires_grad),
+                tuple(dtypes.most_common()),
+            )

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanhunt.render.html import html, html_page
-from nanhunt.render.text import text
+from nanhunt.render.html import html, html_page, story_html, story_page
+from nanhunt.render.preflight import tell_preflight
+from nanhunt.render.text import story_text, text
 from nanhunt.report import MIME_TYPE, Report
 
-__all__ = ["html", "html_page", "mime_bundle", "text"]
+__all__ = [
+    "html",
+    "html_page",
+    "mime_bundle",
+    "story_html",
+    "story_page",
+    "story_text",
+    "tell_preflight",
+    "text",
+]
 
 
 def mime_bundle(report: Report) -> dict[str, Any]:

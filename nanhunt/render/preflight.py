@@ -1,106 +1,96 @@
-"""A preflight's telling: the verdict, what to look at, then tables of plain facts."""
+"""The telling of a preflight."""
 
 from __future__ import annotations
 
-from nanhunt.facts import Preflight
+from nanhunt.facts import AutocastRegion, Fact, ModuleFacts, ParameterCount, Preflight
 from nanhunt.render import wording
-from nanhunt.render.html import story_html, story_page
 from nanhunt.render.story import Story, Table
-from nanhunt.render.text import story_text
-from nanhunt.report import Source
 
-_LINES = 60
-_ROWS = 12
+_NAMES_SHOWN = 6
 
 
-def text(preflight: Preflight) -> str:
-    """Renders it for a terminal."""
-    return story_text(tell_preflight(preflight), _LINES)
-
-
-def html(preflight: Preflight) -> str:
-    """Renders it for a notebook's output."""
-    return story_html(tell_preflight(preflight))
-
-
-def page(preflight: Preflight) -> str:
-    """Renders it as a page of its own."""
-    return story_page(tell_preflight(preflight))
-
-
-def tell_preflight(p: Preflight) -> Story:
+def tell_preflight(preflight: Preflight) -> Story:
     """Turns a preflight into its story."""
-    count = len(p.warnings)
-    things = f"{count} thing{'s' if count != 1 else ''} to look at" if count else "nothing to fix"
-    facts = [("look at", f"{w.text}{_at(w.source)}") for w in p.warnings]
-    facts.append(("model", p.title))
-    facts.append(
-        (
-            "updates",
-            f"{p.optimizer_steps} optimizer steps, {p.skipped_by_scaler} skipped by a scaler, "
-            f"{p.backwards} backward passes in 1 call of the step; {p.optimizers} optimizers",
-        )
+    count = len(preflight.warnings)
+    verdict = (
+        f"Preflight: {count} thing{'s' if count != 1 else ''} to look at"
+        if count
+        else "Preflight: nothing to worry about"
     )
-    if p.scales:
-        facts.append(("scale", ", ".join(wording.number(scale) for scale in p.scales)))
+    facts = [("look at" if f.severity == "warning" else "fact", _fact(f)) for f in preflight.facts]
+    if preflight.title:
+        facts.append(("model", wording.visible(preflight.title, 120)))
+    tables = []
+    if preflight.regions:
+        tables.append(
+            Table(
+                "Autocast regions",
+                ("autocast", "device", "dtype", "entered", "where"),
+                tuple(map(_region, preflight.regions)),
+            )
+        )
+    if preflight.parameters:
+        tables.append(
+            Table(
+                "Parameters",
+                ("module", "parameters", "trainable", "dtypes"),
+                tuple(map(_count, preflight.parameters)),
+            )
+        )
+    if preflight.modules:
+        near = sorted(preflight.modules, key=lambda m: 1e9 if m.headroom is None else m.headroom)
+        tables.append(
+            Table(
+                "Modules, nearest to overflow first",
+                ("module", "class", "calls", "|max|", "to limit", "dtypes of its results"),
+                tuple(map(_module, near)),
+                first=True,
+            )
+        )
     return Story(
         "△" if count else "✓",
-        "preflight",
-        f"Preflight: {things}",
-        tuple((label, wording.visible(value, 400)) for label, value in facts),
-        tables=tuple(table for table in _tables(p) if table.rows),
-        notes=tuple(wording.visible(note, 300) for note in p.notes),
+        "warning" if count else "healthy",
+        verdict,
+        tuple(facts),
+        tables=tuple(tables),
+        notes=tuple(wording.visible(note, 300) for note in preflight.notes),
     )
 
 
-def _tables(p: Preflight) -> list[Table]:
-    births = [(b.op, _module(b.module), _line(b.source)) for b in p.complex_half]
-    regions = [
-        (r.device, r.dtype, "on" if r.enabled else "off", str(r.entered), _line(r.source))
-        for r in p.autocast
-    ]
-    lost = [
-        (n.why, wording.visible(", ".join(n.names), 50), _line(n.source))
-        for n in p.without_gradient
-    ]
-    counts = [
-        (c.module or "(all)", f"{c.total:,}", f"{c.trainable:,}", _dtypes(c.dtypes))
-        for c in p.parameters
-    ]
-    modules = [
-        (
-            _module(m.module),
-            m.kind,
-            _dtypes(m.dtypes),
-            wording.number(m.absmax),
-            wording.bits(m.headroom),
-        )
-        for m in p.modules
-    ]
-    return [
-        Table("ComplexHalf is born", ("op", "module", "line"), tuple(births[:_ROWS])),
-        Table("Autocast", ("device", "dtype", "", "entered", "line"), tuple(regions[:_ROWS])),
-        Table("Without gradient", ("why", "parameters", "line"), tuple(lost[:_ROWS])),
-        Table("Parameters", ("module", "total", "trainable", "dtypes"), tuple(counts[:_ROWS])),
-        Table(
-            "Outputs, least room to overflow first",
-            ("module", "class", "dtypes", "|max|", "to limit"),
-            tuple(modules[:_ROWS]),
-        ),
-    ]
+def _fact(fact: Fact) -> str:
+    where = f", {wording.place(fact.source)}" if fact.source else ""
+    code = f": `{wording.visible(fact.source.code, 120)}`" if fact.source else ""
+    names = [wording.visible(name, 60) for name in fact.names[:_NAMES_SHOWN] if name]
+    more = len(fact.names) - len(names)
+    listed = f" ({', '.join(names)}{f' and {more} more' if more > 0 else ''})" if names else ""
+    return f"{wording.visible(fact.text, 300)}{listed}{where}{code}"
 
 
-def _at(source: Source | None) -> str:
-    return f" ({_line(source)})" if source else ""
+def _region(region: AutocastRegion) -> tuple[str, ...]:
+    where = "before the step began"
+    if region.source is not None:
+        where = f"{wording.place(region.source)}   {wording.visible(region.source.code, 100)}"
+    return (
+        "on" if region.enabled else "off",
+        region.device,
+        region.dtype,
+        f"{region.times:,}x",
+        where,
+    )
 
 
-def _line(source: Source | None) -> str:
-    return f"{wording.place(source)} {wording.visible(source.code, 80)}" if source else "-"
+def _count(count: ParameterCount) -> tuple[str, ...]:
+    dtypes = ", ".join(f"{name} {number:,}" for name, number in count.dtypes)
+    name = wording.visible(count.name, 60) or "(all)"
+    return name, f"{count.total:,}", f"{count.trainable:,}", dtypes
 
 
-def _module(name: str | None) -> str:
-    return "-" if name is None else wording.visible(name, 60) or "(root)"
-
-
-def _dtypes(counts: dict[str, int]) -> str:
-    return ", ".join(f"{dtype} {count:,}" for dtype, count in counts.items())
+def _module(module: ModuleFacts) -> tuple[str, ...]:
+    return (
+        wording.visible(module.module, 60) or "(root)",
+        wording.visible(module.kind, 30),
+        f"{module.calls:,}",
+        wording.number(module.absmax),
+        wording.bits(module.headroom),
+        ", ".join(f"{name} {number:,}" for name, number in module.dtypes) or "–",
+    )

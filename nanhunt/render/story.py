@@ -13,11 +13,16 @@ _OTHERS_SHOWN = 8
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table with a caption; `brief` rows stay when there is little room."""
+    """A table with a caption.
+
+    Attributes:
+        first: whether the first rows matter most when there is not room for all.
+    """
 
     caption: str
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    first: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

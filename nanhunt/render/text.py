@@ -31,7 +31,7 @@ def _lines(story: Story, most: int) -> list[str]:
         lines += _fact(label, value)
     tail = [_cut(f"  other: {line}") for line in story.others]
     tail += [line for note in story.notes for line in _fact("note", note)]
-    lines = _shorten(lines, 12)
+    lines = _shorten(lines, most // 2)
     tail = _shorten(tail, 5)
     lines += _change(story)
     room = most - len(lines) - len(tail)
@@ -55,12 +55,13 @@ def _fact(label: str, value: str) -> list[str]:
 
 
 def _table(table: Table, room: int) -> list[str]:
-    """Caption, header and as many of the last rows as fit; nothing when that is too few."""
+    """Caption, header and as many rows as fit; nothing when that is too few."""
     if room < 3:
         return []
-    shown = table.rows[-(room - 2) :]
+    shown = table.rows[: room - 2] if table.first else table.rows[-(room - 2) :]
     left = len(table.rows) - len(shown)
-    caption = f"  {table.caption}" + (f" ({left} earlier rows left out)" if left else "")
+    which = "more" if table.first else "earlier"
+    caption = f"  {table.caption}" + (f" ({left} {which} rows left out)" if left else "")
     cells = [table.headers, *shown]
     widths = [max(len(row[i]) for row in cells) for i in range(len(table.headers))]
     rows = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in cells]
