@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from nanhunt.comparison import Comparison as Comparison
+    from nanhunt.core.compare import compare as compare
     from nanhunt.core.hunt import Hunt as Hunt
     from nanhunt.core.hunt import hunt as hunt
     from nanhunt.core.hunt import last_report as last_report
@@ -30,6 +32,8 @@ _HOME = {
     "Hunt": "nanhunt.core.hunt",
     "hunt": "nanhunt.core.hunt",
     "last_report": "nanhunt.core.hunt",
+    "Comparison": "nanhunt.comparison",
+    "compare": "nanhunt.core.compare",
     "NanhuntError": "nanhunt.errors",
     "Preflight": "nanhunt.facts",
     "preflight": "nanhunt.core.preflight",
