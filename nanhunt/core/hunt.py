@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterable
@@ -13,30 +12,27 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from nanhunt.core.batches import Batches, DataEndedError
-from nanhunt.core.examine import Examination, Examiner, Past, same_end
+from nanhunt.core.examine import Examiner
 from nanhunt.core.findings import Ledger, listed
 from nanhunt.core.findings import last_report as last_report
 from nanhunt.core.history import History
-from nanhunt.core.learning import LearningLog
-from nanhunt.core.learning_rules import not_training
-from nanhunt.core.locate import birth_finding, swallowed_findings
+from nanhunt.core.investigate import Investigation
+from nanhunt.core.learning import LearningLog, not_training
+from nanhunt.core.locate import swallowed_findings
 from nanhunt.core.observe import Activity, Observer
 from nanhunt.core.progress import Progress
 from nanhunt.core.raised import note_for
+from nanhunt.core.replay import Past, Replayer
 from nanhunt.core.sentinel import Sentinel, StepFacts
 from nanhunt.core.shield import uninterrupted
 from nanhunt.core.skips import SkipWatch
-from nanhunt.core.state import Snapshot, end_state
-from nanhunt.core.stats import fingerprint
+from nanhunt.core.state import Snapshot
 from nanhunt.core.surroundings import Surroundings, optimizers_in_memory
 from nanhunt.core.tape import Tape, TapedIterator
 from nanhunt.core.target import Target
-from nanhunt.core.trials.prove import Prover
 from nanhunt.core.usage import check_first_step, check_step_fn
 from nanhunt.errors import HuntClosedError, UsageError
 from nanhunt.report import Finding, Report
-
-_BIRTHS_EXPLAINED = 4  # ComplexHalf births that get a replay of their own
 
 
 def hunt(model: Any, step_fn: Callable[..., Any], **options: Any) -> Report:
@@ -276,23 +272,8 @@ class Hunt:
             self._learning.ran = observer.modules.names()
         for warning in swallowed_findings(observer, 0, frozenset()):
             self._ledger.add(warning)
-        if not observer.births:
-            return
-        if self._snapshot.missing:
-            for birth in observer.births:
-                self._ledger.add(birth_finding(birth, 0))
-            return
-        examiner = self._examiner(0)
-        after = end_state(self._snapshot)
-        for birth in observer.births[:_BIRTHS_EXPLAINED]:
-            result = examiner.explain_birth(birth, 0)
-            finding = self._conclude(result, 0)
-            if finding is not None:
-                self._prove(examiner, result, finding)
-        for birth in observer.births[_BIRTHS_EXPLAINED:]:
-            self._ledger.add(birth_finding(birth, 0))
-        with uninterrupted():
-            after.restore()
+        if observer.births:
+            self._investigation(0).explain_births(observer.births)
 
     def _note_sizes(self, facts: StepFacts, number: int) -> None:
         """Keeps magnitudes for the history; nothing is read here."""
@@ -312,7 +293,7 @@ class Hunt:
         if facts.suspects or skipped_by_loop:
             return self._examine(facts, number, skipped=skipped_by_loop)
         if facts.skipped and self._skips.worth_a_probe() and not self._snapshot.missing:
-            return self._probe_skip(facts, number)
+            return self._rewound(self._investigation(number).probe_skip(facts))
         return None
 
     def _examine(
@@ -322,106 +303,21 @@ class Hunt:
         error: Exception | None = None,
         skipped: bool = False,
     ) -> Finding | None:
-        self._progress.show(number, number, "examining")
-        started = time.perf_counter()
-        examiner = self._examiner(number)
-        present = examiner.exact_facts()
-        facts.sinks = [*facts.sinks, *present.sinks]
-        facts.prints = present.prints + _loss_prints(facts)
-        after = end_state(self._snapshot)
-        result = examiner.examine(facts, error, skipped)
-        finding = self._conclude(result, number)
-        if finding is not None:
-            finding = self._prove(examiner, result, finding)
+        finding = self._investigation(number).examine(facts, error, skipped)
         if finding is None and error is None:
-            with uninterrupted():
-                after.restore()
-            self._exact_labels.update(facts.suspects)
-        elif finding is not None:
-            self._note_examination(result, examiner, time.perf_counter() - started)
+            self._exact_labels.update(facts.suspects)  # the screen tripped on finite values
+        return self._rewound(finding)
+
+    def _rewound(self, finding: Finding | None) -> Finding | None:
+        """After a finding the training stands at the start of its step."""
+        if finding is not None:
             with uninterrupted():
                 self.rewind()
         return finding
 
-    def _probe_skip(self, facts: StepFacts, number: int) -> Finding | None:
-        """A GradScaler skipped: replay with a loss scale of 1, where it ought to be healthy."""
-        started = time.perf_counter()
-        examiner = self._examiner(number)
-        seen = examiner.exact_facts().prints + _loss_prints(facts)
-        after = end_state(self._snapshot)
-        probed, _ = examiner.replay(scale=1.0)
-        gradients = [sink for sink in probed.sinks if sink.kind == "gradient"]
-        finding = None
-        if gradients:
-            again, _ = examiner.replay()
-            result = examiner.locate(same_end(seen, again.prints), scale=1.0)
-            finding = self._conclude(result, number)
-            if finding is not None:
-                finding = self._prove(examiner, result, finding, scale=1.0)
-                self._ledger.notes.append(
-                    "GradScaler skipped this step; replayed with a loss scale of 1 the gradients "
-                    "are still not finite, so lowering the scale will not help"
-                )
-                self._note_examination(result, examiner, time.perf_counter() - started)
-        with uninterrupted():
-            if finding is None:
-                after.restore()
-            else:
-                self.rewind()
-        return finding
-
-    def _conclude(self, result: Examination, number: int) -> Finding | None:
-        self._ledger.acquitted |= set(result.acquitted)
-        for warning in result.warnings:
-            self._ledger.add(dataclasses.replace(warning, step=number))
-        if result.finding is None:
-            return None
-        finding = dataclasses.replace(result.finding, step=number)
-        if result.replay != "not_needed":
-            self._ledger.replay = result.replay
-        self._ledger.add(finding)
-        return finding
-
-    def _prove(
-        self,
-        examiner: Examiner,
-        result: Examination,
-        finding: Finding,
-        scale: float | None = None,
-    ) -> Finding:
-        """Tries remedies; the finding stands in the ledger already, should this be interrupted."""
-        if result.scene is None or self._snapshot.missing or not self._trials:
-            return finding
-        if not result.replay.startswith(("bit_exact", "symptom", "not_needed")):
-            return finding
-        started = time.perf_counter()
-        before = examiner.replays
-        prover = Prover(
-            examiner,
-            self._target,
-            result.scene,
-            scale=scale,
-            backwards=min(self._backwards_before, 1),
-            confirm=self._confirm,
-            tell=lambda what: self._progress.show(finding.step, finding.step, what),
-        )
-        proven = dataclasses.replace(finding, trials=prover.trials(finding))
-        self._ledger.replace(finding, proven)
-        costs = self._ledger.costs
-        seconds = time.perf_counter() - started
-        costs["trial_seconds"] = costs.get("trial_seconds", 0.0) + seconds
-        replays = float(examiner.replays - before)
-        costs["trial_replays"] = costs.get("trial_replays", 0.0) + replays
-        return proven
-
-    def _note_examination(self, result: Examination, examiner: Examiner, seconds: float) -> None:
-        self._ledger.costs["examination_seconds"] = seconds
-        self._ledger.costs["replays"] = float(examiner.replays)
-        if self._snapshot.missing:
-            self._ledger.notes.append(f"{self._snapshot.missing}: the step was not undone")
-
-    def _examiner(self, number: int) -> Examiner:
-        return Examiner(
+    def _investigation(self, number: int) -> Investigation:
+        past = Past(self._older, self._call_step_before) if self._older is not None else None
+        replayer = Replayer(
             self._target,
             self._snapshot,
             self._tape,
@@ -429,11 +325,20 @@ class Hunt:
             self._scalers,
             self._call_step,
             self._ledger.acquitted,
-            [self._batches.current] if self._batches is not None else [],
-            number,
-            self._history.growths(),
-            Past(self._older, self._call_step_before) if self._older is not None else None,
+            past,
             self._batches,
+        )
+        batches = [self._batches.current] if self._batches is not None else []
+        examiner = Examiner(replayer, batches, number, self._history.growths())
+        return Investigation(
+            replayer,
+            examiner,
+            number,
+            self._ledger,
+            self._progress,
+            trials=self._trials,
+            confirm=self._confirm,
+            backwards=min(self._backwards_before, 1),
         )
 
     def _new_snapshot(self, enabled: bool = True) -> Snapshot:
@@ -501,10 +406,6 @@ class Hunt:
 
     def _installed(self) -> _Installed:
         return _Installed(self._tape, self._around)
-
-
-def _loss_prints(facts: StepFacts) -> list[tuple[str, tuple[int, int]]]:
-    return [("loss", fingerprint(loss)) for loss in facts.losses]
 
 
 class _Installed:

@@ -23,6 +23,7 @@ from nanhunt.core.findings import Ledger, listed
 from nanhunt.core.flow import Sink
 from nanhunt.core.observe import Activity, Observer
 from nanhunt.core.progress import Progress
+from nanhunt.core.replay import Replayer
 from nanhunt.core.rng import RandomState
 from nanhunt.core.sentinel import Sentinel, StepFacts
 from nanhunt.core.shield import uninterrupted
@@ -218,7 +219,7 @@ class LoopHunt:
         started = time.perf_counter()
         self._ledger.steps_run += 1
         step = self._ledger.steps_run - 1
-        examiner = Examiner(
+        replayer = Replayer(
             self._target,
             self._snapshot,
             Tape(),
@@ -226,9 +227,10 @@ class LoopHunt:
             self._scalers,
             self._replay_model,
             self._ledger.acquitted,
-            [call.args or call.kwargs for call in self._calls],  # so that they have names
         )
-        present = examiner.exact_facts()
+        batches = [call.args or call.kwargs for call in self._calls]  # so that they have names
+        examiner = Examiner(replayer, batches, step)
+        present = replayer.exact_facts()
         losses = [Sink("loss", "loss", None, 1, 0, 0) for loss in facts.losses if is_bad(loss)]
         facts.sinks = [*losses, *present.sinks]
         if not facts.sinks:

@@ -23,7 +23,7 @@ def tell_comparison(comparison: Comparison) -> Story:
         facts.append(("identical", f"same bits in both: {acquitted}"))
     counts = Counter(pair.status for pair in comparison.pairs)
     told = ", ".join(f"{number:,} {status}" for status, number in counts.most_common())
-    facts.append(("operations", told or "none were recorded"))
+    facts.append(("ops", told or "none were recorded"))
     facts.append(("inputs", wording.visible(comparison.inputs, 200)))
     facts.append(("weights", _weights(comparison)))
     facts.append(("models", wording.visible(comparison.title, 200)))

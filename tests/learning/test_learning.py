@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import nanhunt
-from nanhunt.core.learning_rules import RULES
+from nanhunt.core.learning import RULES
 from tests.learning.loops import BROKEN, HEALTHY, Program
 
 STEPS = 40

@@ -137,7 +137,7 @@ def test_both_magics_show_their_report_under_the_cell(
     _run_all_cells(page, reports)
     first, second = reports.nth(0), reports.nth(1)
     assert "Inf is born in step 0: aten.log.default" in first.inner_text()
-    assert "line 3" in first.locator("pre").inner_text()
+    assert "line 3" in first.locator("pre").first.inner_text()
     assert "step 4" in second.inner_text()
     assert first.locator("details").count() >= 2
     ink = first.evaluate("node => getComputedStyle(node).color")

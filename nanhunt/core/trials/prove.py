@@ -9,11 +9,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nanhunt.core.examine import Examiner
 from nanhunt.core.observe import Activity, Observer
+from nanhunt.core.replay import Replayer
 from nanhunt.core.scene import Scene
 from nanhunt.core.sentinel import StepFacts
-from nanhunt.core.target import Target
 from nanhunt.core.trials.island import GaveUpError, smallest
 from nanhunt.core.trials.remedy import Remedy, Scope
 from nanhunt.core.trials.snippets import Edit
@@ -30,8 +29,7 @@ class Prover:
     """Runs the trials of one finding; the caller puts the state back afterwards.
 
     Args:
-        examiner: replays the step.
-        target: the model.
+        replayer: runs the step again.
         scene: the evidence.
         scale: the loss scale under which the step fails, if not the scaler's own.
         backwards: how many backward passes a healthy step has.
@@ -41,8 +39,7 @@ class Prover:
 
     def __init__(
         self,
-        examiner: Examiner,
-        target: Target,
+        replayer: Replayer,
         scene: Scene,
         *,
         scale: float | None,
@@ -50,8 +47,8 @@ class Prover:
         confirm: int,
         tell: Callable[[str], None],
     ) -> None:
-        self._examiner = examiner
-        self._target = target
+        self._replayer = replayer
+        self._target = replayer.target
         self._scene = scene
         self._scale = scale
         self._backwards = backwards
@@ -64,12 +61,12 @@ class Prover:
         """Tries every remedy that the finding's cause suggests; cures first, smallest first."""
         self._scene.finding = finding
         remedies = remedies_for(finding.cause, self._scene, self._target)
-        remedies = [r for r in remedies if self._examiner.past or not r.from_previous]
-        other = self._examiner.other_batch() if finding.phase == "data" else None
+        remedies = [r for r in remedies if self._replayer.past or not r.from_previous]
+        other = self._replayer.other_batch() if finding.phase == "data" else None
         remedies += [skipped_batch(other)] if other is not None else []
         if not remedies:
             return ()
-        facts, _ = self._examiner.replay(scale=self._scale, keep_gradients=True)
+        facts, _ = self._replayer.replay(scale=self._scale, keep_gradients=True)
         self._gradients = {n: g for n, g in facts.gradients.items() if torch.isfinite(g).all()}
         done = []
         for number, remedy in enumerate(remedies, 1):
@@ -107,6 +104,17 @@ class Prover:
         return _with_code(trial, edit) if trial.cured and edit is not None else trial
 
     def _run(self, remedy: Remedy) -> _Outcome:
+        """Replays the step with a remedy.
+
+        A GradScaler leaves out an update whose gradients are bad, and the step then looks
+        healthy. So when it did, the step is run again with a loss scale of 1.
+        """
+        outcome = self._run_at(remedy, self._scale)
+        if outcome[3] and outcome[0].skipped and self._scale is None:
+            return self._run_at(remedy, 1.0)
+        return outcome
+
+    def _run_at(self, remedy: Remedy, scale: float | None) -> _Outcome:
         scopes: list[Scope] = []
 
         def change() -> Scope:
@@ -114,9 +122,9 @@ class Prover:
             return scopes[-1]
 
         observer = Observer(self._target, Activity()) if self._births else None
-        facts, error = self._examiner.replay(
+        facts, error = self._replayer.replay(
             observer,
-            scale=self._scale,
+            scale=scale,
             change=change,
             keep_gradients=True,
             from_previous=remedy.from_previous,
@@ -152,7 +160,7 @@ class Prover:
 
     def _confirmed(self, remedy: Remedy, trial: Trial, steps: int) -> Trial:
         """Goes on from the cured step, to see whether the failure comes back."""
-        facts = self._examiner.go_on(
+        facts = self._replayer.go_on(
             steps, lambda: _scope(remedy), self._scale, remedy.from_previous
         )
         held = sum(not f.bad for f in facts)

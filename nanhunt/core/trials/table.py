@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from nanhunt.core.scene import HALVES, Scene
 from nanhunt.core.target import Target
-from nanhunt.core.trials import nudges, states, widen
+from nanhunt.core.trials import emptiness, nudges, states, widen
 from nanhunt.core.trials.remedy import Remedy
 
 Maker = Callable[[Scene, Target], "Remedy | list[Remedy] | None"]
@@ -53,11 +53,11 @@ REMEDIES: dict[str, tuple[Maker, ...]] = {
     "power_of_zero": _AT_ZERO,
     "outside_domain": (nudges.clamp_to_domain,),
     # masks and averages over nothing
-    "softmax_fully_masked": (nudges.masked_rows,),
+    "softmax_fully_masked": (emptiness.masked_rows,),
     "zero_times_inf": (),
-    "deviation_of_one_element": (nudges.fewer_degrees,),
-    "all_targets_ignored": (nudges.mean_or_zero,),
-    "mean_of_nothing": (nudges.mean_or_zero, nudges.count_at_least_one),
+    "deviation_of_one_element": (emptiness.fewer_degrees,),
+    "all_targets_ignored": (emptiness.mean_or_zero,),
+    "mean_of_nothing": (emptiness.mean_or_zero, emptiness.count_at_least_one),
     # gradients
     "where_trap": (nudges.safe_where, *_DIVISOR, *_AT_ZERO),
     "sqrt_gradient_at_zero": _AT_ZERO,

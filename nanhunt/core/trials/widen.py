@@ -233,16 +233,16 @@ def _island_code(target: Target, names: list[str], scope: Scope) -> Edit | None:
         return None
     call = scope.patch.last
     device = call.autocast[0] if call is not None and call.autocast is not None else None
-    lines = ["# after the model is built"]
-    for name in names:
-        lines.append(f"island = {module_expression(target, name)}.float()")
-        if device is not None:
-            off = f'torch.autocast("{device}", enabled=False)'
-            lines.append(f"island.forward = {off}(island.forward)")
-        lines.append(
-            "island.register_forward_pre_hook(lambda _, args: tuple("
-            "a.float() if torch.is_tensor(a) and a.is_floating_point() else a for a in args))"
-        )
+    lines = ["# after the model is built", "for island in ("]
+    lines += [f"    {module_expression(target, name)}," for name in names]
+    lines += ["):", "    island.float()"]
+    if device is not None:
+        off = f'torch.autocast("{device}", enabled=False)'
+        lines.append(f"    island.forward = {off}(island.forward)")
+    lines += [
+        "    island.register_forward_pre_hook(lambda _, args: tuple(",
+        "        a.float() if torch.is_tensor(a) and a.is_floating_point() else a for a in args))",
+    ]
     lines += [f"# and leave out the cast{place}" for place in scope.patch.casts]
     return code(lines)
 

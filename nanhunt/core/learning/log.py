@@ -72,7 +72,7 @@ class OptimizerLog:
 
 
 class LearningLog:
-    """Collects while a hunt runs; `learning_rules` judges.
+    """Collects while a hunt runs; the rules judge.
 
     Args:
         target: the model.

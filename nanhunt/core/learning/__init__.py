@@ -1,0 +1,38 @@
+"""Training that runs and does not learn: nothing is NaN, and nothing moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nanhunt.core.learning import parameters, updates
+from nanhunt.core.learning.log import LearningLog
+from nanhunt.report import Finding
+
+__all__ = ["RULES", "LearningLog", "not_training"]
+
+RULES: tuple[Callable[[LearningLog], Finding | None], ...] = (
+    updates.optimizer_never_steps,
+    updates.optimizer_seldom_steps,
+    updates.learning_rate_zero,
+    updates.learning_rate_not_the_schedulers,
+    updates.gradients_never_zeroed,
+    parameters.loss_detached,
+    parameters.parameters_without_gradient,
+    parameters.gradients_all_zero,
+    parameters.parameters_never_change,
+    updates.accumulation_wrong_divisor,
+    updates.scale_changed_during_accumulation,
+    updates.loss_never_changes,
+)
+# What is a consequence where another cause was found.
+_FOLLOWS = {
+    "parameters_never_change": {"learning_rate_zero"},
+    "loss_never_changes": {rule.__name__ for rule in RULES} - {"loss_never_changes"},
+}
+
+
+def not_training(log: LearningLog) -> list[Finding]:
+    """Every rule whose evidence holds at the end of a run that stayed finite."""
+    found = [finding for rule in RULES if (finding := rule(log)) is not None]
+    causes = {finding.cause for finding in found if finding.severity == "critical"}
+    return [finding for finding in found if not causes & _FOLLOWS.get(finding.cause, set())]

@@ -1,0 +1,187 @@
+"""Rules about updates: how many, at which rate, of which gradients."""
+
+from __future__ import annotations
+
+from nanhunt.core.learning.log import LearningLog, OptimizerLog
+from nanhunt.core.learning.telling import ENOUGH_CALLS, ENOUGH_UPDATES, counted, finding
+from nanhunt.core.target import parameters_of
+from nanhunt.report import Finding
+
+
+def optimizer_never_steps(log: LearningLog) -> Finding | None:
+    """No update in the whole run. Source: an update is what changes parameters."""
+    if log.updates or log.steps < ENOUGH_CALLS or not log.optimizers or not any(log.backwards):
+        return None
+    calls = f"The optimizer made 0 updates in {counted(log.steps, 'call')} of step_fn"
+    passes = counted(sum(log.backwards), "backward pass")
+    passes = passes.replace("passs", "passes")
+    if log.skips:
+        why = f"GradScaler skipped all {log.skips:,}: the gradients were never finite at its scale"
+    else:
+        why = "optimizer.step() was never called"
+    return finding(log, "optimizer_never_steps", f"{calls}: {why}.", (f"{passes} ran",))
+
+
+def optimizer_seldom_steps(log: LearningLog) -> Finding | None:
+    """Updates come irregularly and far more seldom than the shortest distance between two.
+
+    Gradient accumulation updates at a fixed distance; a loop that leaves updates out does not.
+    """
+    if not log.updates or log.steps < ENOUGH_CALLS or len(log.logs) != 1:
+        return None
+    (only,) = log.logs.values()
+    steps = sorted({update.step for update in only.updates})
+    gaps = [b - a for a, b in zip([-1, *steps], steps, strict=False)]
+    shortest = min(gaps[1:], default=gaps[0])
+    expected = log.steps / shortest
+    if len(steps) >= 0.5 * expected or expected < 4 or len(only.skipped) > len(steps):
+        return _skipped_mostly(log, only)
+    without_backward = sum(count == 0 for count in log.backwards)
+    why = (
+        f"{counted(without_backward, 'call')} ran no backward pass: the loop's own check left "
+        "them out"
+        if without_backward > log.steps // 4
+        else "the loop called optimizer.step() no more often"
+    )
+    return finding(
+        log,
+        "optimizer_seldom_steps",
+        f"The optimizer made {counted(len(steps), 'update')} in {log.steps:,} calls of step_fn, "
+        f"although two of them came only {counted(shortest, 'call')} apart: {why}.",
+        (f"updates in the steps {', '.join(map(str, steps[:12]))}",),
+    )
+
+
+def _skipped_mostly(log: LearningLog, only: OptimizerLog) -> Finding | None:
+    if len(only.skipped) <= max(len(only.updates), ENOUGH_CALLS // 2):
+        return None
+    return finding(
+        log,
+        "optimizer_seldom_steps",
+        f"The optimizer made {counted(len(only.updates), 'update')} in {log.steps:,} calls of "
+        f"step_fn: GradScaler skipped {len(only.skipped):,} of them.",
+    )
+
+
+def learning_rate_zero(log: LearningLog) -> Finding | None:
+    """Every update of an optimizer had a learning rate of 0."""
+    for entry in log.logs.values():
+        rates = [rate for update in entry.updates for rate in update.rates]
+        if len(entry.updates) >= ENOUGH_UPDATES and rates and not any(rates):
+            return finding(
+                log,
+                "learning_rate_zero",
+                f"All {len(entry.updates):,} updates were made with a learning rate of 0.",
+                _owned_by(entry),
+            )
+    return None
+
+
+def _owned_by(entry: OptimizerLog) -> tuple[str, ...]:
+    count = len(parameters_of(entry.optimizer))
+    return (f"{type(entry.optimizer).__name__} with {counted(count, 'parameter')}",)
+
+
+def learning_rate_not_the_schedulers(log: LearningLog) -> Finding | None:
+    """The scheduler drives another optimizer, or its rate is overwritten before the update.
+
+    Source: torch.optim.lr_scheduler: a scheduler writes `lr` of the optimizer it was given.
+    """
+    for scheduler, times in log.driven_elsewhere():
+        if times < ENOUGH_UPDATES:
+            continue
+        return finding(
+            log,
+            "learning_rate_not_the_schedulers",
+            f"{type(scheduler).__name__} was stepped {times:,} times, but the optimizer it was "
+            "built with never made an update: it drives another optimizer.",
+        )
+    for entry in log.logs.values():
+        said = [update for update in entry.updates if update.scheduled is not None]
+        wrong = [update for update in said if update.scheduled is False]
+        if len(said) >= ENOUGH_UPDATES and len(wrong) == len(said):
+            rate = wrong[-1].rates[0] if wrong[-1].rates else float("nan")
+            return finding(
+                log,
+                "learning_rate_not_the_schedulers",
+                f"None of {len(said):,} updates used the learning rate of its scheduler: "
+                f"something else sets it (last used: {rate:g}).",
+                _owned_by(entry),
+            )
+    return None
+
+
+def gradients_never_zeroed(log: LearningLog) -> Finding | None:
+    """Gradients of all former steps add up: nobody zeroes them between update and backward."""
+    for entry in log.logs.values():
+        known = [update for update in entry.updates if update.zeroed is not None]
+        if len(known) >= ENOUGH_UPDATES and not any(update.zeroed for update in known):
+            return finding(
+                log,
+                "gradients_never_zeroed",
+                f"After none of {len(known):,} updates were the gradients zeroed before the next "
+                "backward: they are sums over all steps so far.",
+                _owned_by(entry),
+            )
+    return None
+
+
+def accumulation_wrong_divisor(log: LearningLog) -> Finding | None:
+    """The loss is divided for another number of micro-batches than an update adds up.
+
+    Source: torch.amp examples, gradient accumulation: `loss = loss / iters_to_accumulate`.
+    """
+    ratios = log.loss_ratios()
+    if len(log.logs) != 1 or len(ratios) < ENOUGH_UPDATES or len(ratios) != log.steps:
+        return None
+    divisor = round(ratios[0])
+    if divisor < 2 or any(abs(ratio - divisor) > 1e-3 * divisor for ratio in ratios):
+        return None
+    (entry,) = log.logs.values()
+    steps = [update.step for update in entry.updates]
+    gaps = {b - a for a, b in zip([-1, *steps], steps, strict=False)}
+    if len(gaps) != 1 or len(steps) < 3 or any(count != 1 for count in log.backwards):
+        return None
+    (every,) = gaps
+    if every == divisor:
+        return None
+    return finding(
+        log,
+        "accumulation_wrong_divisor",
+        f"The loss is divided by {divisor} before backward, but an update comes after every "
+        f"{'call' if every == 1 else f'{every} calls'}: gradients are {every / divisor:.3g} times "
+        "those of the mean loss.",
+    )
+
+
+def scale_changed_during_accumulation(log: LearningLog) -> Finding | None:
+    """The loss scale changes between the micro-batches of one update.
+
+    Source: torch.amp examples, gradient accumulation: the scale must stay constant meanwhile.
+    """
+    mixed = [values for values in log.scale_values().values() if len(values) > 1]
+    if not mixed or log.updates < 2:
+        return None
+    return finding(
+        log,
+        "scale_changed_during_accumulation",
+        f"In {len(mixed):,} of {log.updates:,} updates the loss scale changed between the "
+        "micro-batches that were added up: their gradients have different scales.",
+        (f"scales within one update: {', '.join(f'{v:g}' for v in sorted(mixed[0]))}",),
+    )
+
+
+def loss_never_changes(log: LearningLog) -> Finding | None:
+    """The loss is the same, to the bit, over many updates."""
+    values = log.loss_values()
+    last = values[-2 * ENOUGH_UPDATES :]
+    if log.updates < 2 * ENOUGH_UPDATES or len(last) < 2 * ENOUGH_UPDATES:
+        return None
+    if len(set(last)) != 1 or last[0] == 0:
+        return None
+    return finding(
+        log,
+        "loss_never_changes",
+        f"The loss was {last[0]:.6g}, the same to the bit, in the last {len(last):,} steps, "
+        f"through {log.updates:,} updates in all.",
+    )
