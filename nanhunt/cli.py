@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import io
 import sys
 from collections.abc import Sequence
 
 import nanhunt
-from nanhunt.errors import NanhuntError, ReportFormatError
+from nanhunt.errors import NanhuntError, ReportFormatError, UsageError
 
 EXIT_BAD_INPUT = 2  # as argparse itself exits for arguments it cannot use
 
@@ -39,6 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("file", help="a *.nanhunt.json file, as written by Report.save")
     report.add_argument("--html", metavar="OUT", help="also write it as a standalone page")
     report.set_defaults(run=_report)
+    causes = commands.add_parser("causes", help="list the causes that a report may name")
+    causes.add_argument("id", nargs="?", help="only this one, with the source of its rule")
+    causes.set_defaults(run=_causes)
     return parser
 
 
@@ -50,4 +54,19 @@ def _report(options: argparse.Namespace) -> int:
     if options.html:
         report.to_html(options.html)
     print(report)
+    return 0
+
+
+def _causes(options: argparse.Namespace) -> int:
+    from nanhunt.core.causes import RULES
+
+    chosen = [rule for rule in RULES if options.id in (None, rule.id)]
+    if not chosen:
+        close = difflib.get_close_matches(options.id, [rule.id for rule in RULES], 1)
+        hint = f"; did you mean {close[0]}?" if close else "; `nanhunt causes` lists them"
+        raise UsageError(f"there is no cause {options.id}{hint}")
+    for rule in chosen:
+        print(f"{rule.id:32} {rule.meaning}")
+        if options.id:
+            print(f"{'':32} Source: {rule.source}")
     return 0

@@ -183,6 +183,17 @@ def test_the_command_prints_a_saved_report(saved: Path) -> None:
     assert done.stdout == f"{report.load_report(saved)}\n"
 
 
+def test_the_command_lists_the_causes_and_the_source_of_one() -> None:
+    done = python("-m", "nanhunt", "causes")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) >= 50
+    one = python("-m", "nanhunt", "causes", "where_trap").stdout
+    assert "Source:" in one
+    wrong = python("-m", "nanhunt", "causes", "where_trp")
+    assert wrong.returncode == 2
+    assert "did you mean where_trap?" in wrong.stderr
+
+
 def test_the_command_writes_a_page_that_stands_alone(saved: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     done = python("-m", "nanhunt", "report", str(saved), "--html", str(page))

@@ -109,8 +109,8 @@ class Examiner:
         warnings = tuple(swallowed_findings(observer, self._step, protected))
         if verdict.origin is None:
             if sinks_wanted is not None and sinks_wanted.sinks and self._target.compiled:
-                finding = _compiler_finding(sinks_wanted)
-                return Examination(finding, warnings, replay, verdict.acquitted)
+                scene = Scene(finding=sink_finding(sinks_wanted), only_compiled=True)
+                return Examination(explained(scene), warnings, replay, verdict.acquitted)
             return Examination(None, warnings, replay, verdict.acquitted)
         scene = self._look_closely(verdict.origin.record, scale)
         scene.plain_step_with_scaler = facts.plain_step_with_scaler
@@ -204,13 +204,4 @@ def sink_finding(facts: StepFacts) -> Finding:
         tensor=first.name if first and first.kind in ("parameter", "buffer", "state") else None,
         reaches=tuple(names),
         explanation="It was seen at the end of the step; which operation made it is not known.",
-    )
-
-
-def _compiler_finding(facts: StepFacts) -> Finding:
-    return dataclasses.replace(
-        sink_finding(facts),
-        cause="compiler_only",
-        explanation="The step fails as compiled by torch.compile and is healthy when the same "
-        "code runs eagerly: the failure comes from the compiler.",
     )

@@ -44,6 +44,7 @@ class Scene:
         named: parameters, buffers and so on by their storage.
         growths: what grew in the steps before.
         optimizers, scalers: all that are known.
+        only_compiled: whether the step fails as compiled and is healthy when run eagerly.
         plain_step_with_scaler: whether a scaled loss was stepped without its scaler.
     """
 
@@ -55,6 +56,7 @@ class Scene:
     growths: list[Growth] = dataclasses.field(default_factory=list)
     optimizers: list[Optimizer] = dataclasses.field(default_factory=list)
     scalers: list[GradScaler] = dataclasses.field(default_factory=list)
+    only_compiled: bool = False
     plain_step_with_scaler: bool = False
 
     @property

@@ -142,7 +142,9 @@ def _change(finding: Finding) -> Change | None:
     best = finding.trials[0] if finding.trials else None
     if best is None or not best.cured or not best.snippet:
         return None
-    where = f" {wording.lines(best.file, best.lines)}" if best.lines else ""
+    sources = (*finding.stack, *((finding.source,) if finding.source else ()))
+    cell = next((s.cell for s in sources if s.file == best.file), None)
+    where = f" {wording.lines(best.file, cell, best.lines)}" if best.lines else ""
     code = "\n".join(wording.visible(line) for line in best.snippet.strip("\n").splitlines())
     return Change(f"Change{where}", textwrap.dedent(code))
 

@@ -45,8 +45,14 @@ def _lines(story: Story, most: int) -> list[str]:
 def _change(story: Story) -> list[str]:
     if story.change is None:
         return []
-    code = story.change.code.splitlines()
-    return [f"  {story.change.caption}:", *_shorten([_cut(f"    {line}") for line in code], 3)]
+    code = []
+    for line in story.change.code.splitlines():
+        margin = line[: len(line) - len(line.lstrip())]
+        indents = (f"    {margin}", f"    {margin}    ")
+        code += textwrap.wrap(
+            line.strip(), WIDTH, initial_indent=indents[0], subsequent_indent=indents[1]
+        )
+    return [f"  {story.change.caption}:", *_shorten(code, 4)]
 
 
 def _fact(label: str, value: str) -> list[str]:

@@ -80,9 +80,11 @@ def place(source: Source | None) -> str:
     return f"{visible(PurePath(source.file).name, 40)}:{source.line}"
 
 
-def lines(file: str, numbers: tuple[int, ...]) -> str:
-    """`train.py:41` or `train.py:41-43`."""
+def lines(file: str, cell: int | None, numbers: tuple[int, ...]) -> str:
+    """`train.py:41`, `train.py:41-43` or `cell [3], line 7`."""
     last = f"-{numbers[-1]}" if numbers[-1] != numbers[0] else ""
+    if cell is not None:
+        return f"cell [{cell}], line {numbers[0]}{last}"
     return f"{visible(PurePath(file).name, 40)}:{numbers[0]}{last}"
 
 

@@ -14,12 +14,13 @@ from tests.cases import test_cases as suite
 
 NAMED = {case.expected["cause"] for case in suite.FAILING if case.expected}
 
-# Rules whose operation does not exist on the CPU; they are shown on evidence made by hand below.
-ELSEWHERE = {"half_fft_overflow"}
+# Rules that no small CPU program can show; they are shown on evidence made by hand below.
+ELSEWHERE = {"half_fft_overflow", "compiler_only"}
 
 # A program beside each rule that comes close to it; `test_the_place_is_exact` asserts what each
 # of them really is, and a healthy one is asserted to have no finding at all.
 LOOK_ALIKES = {
+    "compiler_only": "log_of_zero",
     "bad_data": "a_tensor_in_a_closure",
     "statistics_bad_before": "a_buffer_of_inf_that_is_used",
     "weights_bad_before": "an_optimizer_state_restored_bad",
@@ -127,6 +128,12 @@ def test_a_transform_in_half_is_told_from_its_first_bin() -> None:
         found = explain(scene_of(half_transform(origin)))
         assert found is not None
         assert found[0] == cause
+
+
+def test_a_failure_of_the_compiler_alone_is_told_as_such() -> None:
+    found = explain(Scene(only_compiled=True))
+    assert found is not None
+    assert found[0] == "compiler_only"
 
 
 def test_no_cause_is_named_where_the_evidence_is_missing() -> None:

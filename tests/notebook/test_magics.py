@@ -53,6 +53,21 @@ def run(shell: InteractiveShell, cell: str) -> Any:
     return result
 
 
+def test_the_preflight_is_one_undone_step(shell: InteractiveShell) -> None:
+    run(shell, "before = model.weight.detach().clone()")
+    facts = run(shell, "%nanhunt model good --preflight").result
+    assert isinstance(facts, nanhunt.Preflight)
+    assert facts.warnings == ()
+    assert bool(run(shell, "torch.equal(before, model.weight)").result)
+    assert "--preflight" in run(shell, "%nanhunt?").printed
+
+
+def test_remedies_and_confirmation_are_options_of_the_magic(shell: InteractiveShell) -> None:
+    report = run(shell, "%nanhunt model step --steps 3 --confirm 2").result
+    assert "held for 2 further steps" in report.finding.trials[0].note
+    assert run(shell, "%nanhunt model step --steps 3 --no-trials").result.finding.trials == ()
+
+
 def test_the_line_magic_returns_the_report(shell: InteractiveShell) -> None:
     report = run(shell, "%nanhunt model step --steps 3").result
     assert isinstance(report, nanhunt.Report)

@@ -21,6 +21,18 @@ def _when(scene: Scene) -> str:
     )
 
 
+@rule("torch.compiler.set_stance('force_eager') runs the same code without the compiler")
+def compiler_only(scene: Scene) -> Account | None:
+    """The step fails as compiled and is healthy when the same code runs eagerly."""
+    if not scene.only_compiled:
+        return None
+    return Account(
+        "The step fails as compiled by torch.compile and is healthy when the same code runs "
+        "eagerly: the failure comes from the compiler.",
+        ruled_out=("not the program itself: run eagerly on the same state it is healthy",),
+    )
+
+
 @rule("the values in the batch itself, before any operation has read them")
 def bad_data(scene: Scene) -> Account | None:
     """The batch itself holds NaN or Inf."""
