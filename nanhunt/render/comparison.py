@@ -95,13 +95,22 @@ def _weights(comparison: Comparison) -> str:
 
 
 def _tables(comparison: Comparison) -> list[Table]:
-    parted = [pair for pair in comparison.pairs if pair.status not in ("identical", "rounding")]
+    alike = [pair.status in ("identical", "rounding") for pair in comparison.pairs]
+    parted = [
+        pair
+        for pair, same in zip(comparison.pairs, alike, strict=True)
+        if not same or not pair.same_dtype
+    ]
     headers = ("operation", "module", "baseline", "modified", "apart by", "rounding")
     tables = []
     if parted:
         rows = tuple(map(_row, parted))
         tables.append(Table("What differs, in order", headers, rows, first=True))
-    same = [pair for pair in comparison.pairs if pair.status in ("identical", "rounding")]
+    same = [
+        pair
+        for pair, likewise in zip(comparison.pairs, alike, strict=True)
+        if likewise and pair.same_dtype
+    ]
     if same:
         tables.append(
             Table(

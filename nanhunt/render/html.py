@@ -14,11 +14,13 @@ _STYLE = """
 --line:var(--jp-border-color2,var(--vscode-panel-border,#d1d9e0));
 --code:var(--jp-layout-color2,var(--vscode-textCodeBlock-background,#f3f4f6));
 --bad:var(--jp-error-color1,var(--vscode-errorForeground,#c62828));
+--warn:var(--jp-warn-color1,var(--vscode-editorWarning-foreground,#b26a00));
 --good:var(--jp-success-color1,var(--vscode-testing-iconPassed,#2e7d32));
 color:var(--ink);font:13px/1.5 var(--jp-ui-font-family,system-ui,sans-serif);max-width:72em}
 .nanhunt .verdict{font-size:15px;font-weight:600;margin:.4em 0;padding:.3em .6em;
 border-left:4px solid var(--bad)}
 .nanhunt.healthy .verdict{border-color:var(--good)}
+.nanhunt.warning .verdict{border-color:var(--warn)}
 .nanhunt pre.line{background:var(--code);color:var(--ink);padding:.5em .8em;margin:.4em 0;
 overflow-x:auto;font:12px/1.5 var(--jp-code-font-family,ui-monospace,monospace)}
 .nanhunt pre.line code{background:none;padding:0}
@@ -28,6 +30,7 @@ overflow-x:auto;font:12px/1.5 var(--jp-code-font-family,ui-monospace,monospace)}
 .nanhunt table{border-collapse:collapse;margin:.3em 0 .6em;font-size:12px}
 .nanhunt.nanhunt th,.nanhunt.nanhunt td{text-align:left;padding:.15em .9em .15em 0;
 border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums}
+.nanhunt.nanhunt td:nth-child(2){white-space:nowrap}
 .nanhunt.nanhunt th{color:var(--soft);font-weight:500}
 .nanhunt summary{cursor:pointer;padding:.15em 0}
 .nanhunt summary:focus-visible{outline:2px solid var(--jp-brand-color1,#0969da)}
@@ -38,7 +41,7 @@ _PAGE_STYLE = """
 :root{color-scheme:light dark}
 body{margin:2em auto;padding:0 1.2em;max-width:76em;background:#fff}
 @media (prefers-color-scheme:dark){body{background:#111418}
-.nanhunt{--ink:#e6e8eb;--soft:#9aa4af;--line:#343b43;--code:#1c2128;--bad:#ff8a80;--good:#81c995}}
+.nanhunt{--ink:#e6e8eb;--soft:#9aa4af;--line:#343b43;--code:#1c2128;--bad:#ff8a80;--warn:#f0b45f;--good:#81c995}}
 """
 
 
@@ -64,10 +67,10 @@ def story_page(story: Story) -> str:
 
 def story_html(story: Story) -> str:
     """A story as a fragment."""
-    good = " healthy" if not story.facts or story.verdict.startswith("Healthy") else ""
+    kind = f" {story.status}" if story.status in ("healthy", "warning") else ""
     parts = [
         f"<style>{_STYLE}</style>",
-        f'<section class="nanhunt{good}" aria-label="nanhunt report">',
+        f'<section class="nanhunt{kind}" aria-label="nanhunt report">',
         f'<p class="verdict"><span aria-hidden="true">{story.glyph}</span> '
         f"<strong>{escape(story.verdict)}</strong></p>",
     ]
