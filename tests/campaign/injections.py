@@ -33,6 +33,19 @@ KINDS = (
 )
 
 
+# What may be named as the cause; "not established" is never wrong.
+CAUSES = {
+    "overflow": {"float32_overflow"},
+    "division": {"zero_by_zero"},
+    "write_nan": {"written_constant"},
+    "write_inf": {"written_constant"},
+    "gradient": {"gradient_explosion"},
+    "parameter": {"weights_bad_before"},
+    "buffer": {"buffer_bad_before", "statistics_bad_before"},
+    "state": {"optimizer_state_bad_before"},
+}
+
+
 @dataclasses.dataclass
 class Injection:
     """One fault in one architecture, and the finding that is expected."""
@@ -53,6 +66,8 @@ class Injection:
             for key, value in self.expected.items()
             if getattr(finding, key) != value
         ]
+        if finding.cause not in {*CAUSES[self.kind], "not_established"}:
+            wrong.append(f"cause: {finding.cause}")
         if self.comment is not None:
             line = None if finding.source is None else (finding.source.file, finding.source.line)
             if line != (__file__, _line_of(self.comment)):
