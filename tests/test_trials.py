@@ -42,6 +42,7 @@ WITHOUT_REMEDY = {
 }
 # Programs whose failure no remedy of their cause cures, each with its reason.
 INCURABLE = {
+    "a_tensor_in_a_closure": "the data are one tensor: there is no other batch",
     "pow_overflows": "a value beyond float32 in its very first step",
     "an_overflow_that_becomes_nan_later": "a value beyond float32 in its very first step",
     "one_bad_batch_that_looks_like_an_explosion": "the batch itself is beyond float32",

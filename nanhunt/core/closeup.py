@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -81,7 +82,8 @@ class Closeup:
     def before(self, index: int, func: Any, args: Any, kwargs: Any, call: Call | None) -> None:
         """Called before each operation."""
         if index in (self.index, self._forward_index):
-            self._looks[index] = Look(index, func, args, kwargs, call)
+            with contextlib.suppress(torch.OutOfMemoryError):  # then its values stay unknown
+                self._looks[index] = Look(index, func, args, kwargs, call)
         in_backward = torch._C._current_autograd_node() is not None
         if index > self.frames_at and self._marked and not in_backward:
             self._note_selection(func, args, call)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from torch import Tensor
 
 from nanhunt.core.causes import explained
 from nanhunt.core.flow import Origin, Sink
@@ -62,6 +64,7 @@ class Examiner:
         batches: what the step is given, beside what it takes from iterators itself.
         step: its number.
         growths: what grew in the steps before.
+        variables: tensors in variables of the step function, by their names.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Examiner:
         batches: Sequence[Any] = (),
         step: int = 0,
         growths: Sequence[Growth] = (),
+        variables: Mapping[str, Tensor] | None = None,
     ) -> None:
         self._replayer = replayer
         self._target = replayer.target
@@ -77,6 +81,7 @@ class Examiner:
         self._batches = batches
         self._step = step
         self._growths = list(growths)
+        self._variables = variables or {}
 
     def examine(
         self, original: StepFacts, error: BaseException | None = None, skipped: bool = False
@@ -158,7 +163,8 @@ class Examiner:
 
     def _memory(self) -> list[Item]:
         batches = [*self._batches, *(batch for batch, _, _ in self._replayer.tape.items)]
-        return list(items(self._target, self._replayer.optimizers, batches))
+        optimizers = self._replayer.optimizers
+        return list(items(self._target, optimizers, batches, self._variables))
 
     def _never_masks(self, observer: Observer) -> frozenset[int]:
         keys = set()

@@ -329,7 +329,8 @@ class Hunt:
             self._batches,
         )
         batches = [self._batches.current] if self._batches is not None else []
-        examiner = Examiner(replayer, batches, number, self._history.growths())
+        growths, variables = self._history.growths(), self._around.named
+        examiner = Examiner(replayer, batches, number, growths, variables)
         return Investigation(
             replayer,
             examiner,

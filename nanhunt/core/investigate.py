@@ -148,7 +148,12 @@ class Investigation:
             confirm=self._confirm,
             tell=lambda what: self._progress.show(self._number, self._number, what),
         )
-        proven = dataclasses.replace(finding, trials=prover.trials(finding))
+        try:
+            proven = dataclasses.replace(finding, trials=prover.trials(finding))
+        except Exception as error:  # noqa: BLE001  the finding stands without trials
+            told = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            self._ledger.notes.append(f"remedies could not be tried: {told}")
+            return finding
         self._ledger.replace(finding, proven)
         costs = self._ledger.costs
         seconds = time.perf_counter() - started

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -33,8 +33,13 @@ class Item(NamedTuple):
         return self.name.rpartition(".")[2] in ("running_mean", "running_var")
 
 
-def items(target: Target, optimizers: list[Optimizer], batches: Sequence[Any]) -> Iterator[Item]:
-    """Yields everything a step starts from, parameters first."""
+def items(
+    target: Target,
+    optimizers: list[Optimizer],
+    batches: Sequence[Any],
+    variables: Mapping[str, Tensor],
+) -> Iterator[Item]:
+    """Yields everything a step starts from, parameters first, the user's variables last."""
     for name, parameter in target.parameters.items():
         yield Item("parameter", name, name.rpartition(".")[0], parameter)
         if parameter.grad is not None:
@@ -47,6 +52,8 @@ def items(target: Target, optimizers: list[Optimizer], batches: Sequence[Any]) -
     for number, batch in enumerate(batches):
         label = "batch" if len(batches) == 1 else f"batch {number}"
         yield from _of_batch(batch, label)
+    for name, tensor in variables.items():
+        yield Item("batch", name, None, tensor)
 
 
 def _of_batch(batch: Any, label: str) -> Iterator[Item]:

@@ -129,7 +129,17 @@ BATCH_NORMS = {
 # Batch norms that may read the running statistics instead of the batch's own.
 EVALUATED_BATCH_NORMS = frozenset({*BATCH_NORMS, "aten._native_batch_norm_legit_no_training"})
 
-SOFTMAXES = frozenset({"aten._softmax", "aten._log_softmax", "aten._safe_softmax"})
+SOFTMAXES = frozenset({"aten._softmax", "aten._safe_softmax"})
+
+# Leaves a small number small and a 0 a 0: what lies behind is looked at in its stead.
+PASSES_ZERO = frozenset(
+    f"aten.{name}"
+    for name in (
+        "sqrt", "sqrt_", "rsqrt", "pow", "square", "abs", "_to_copy", "clone", "copy_", "neg",
+        "expand", "unsqueeze", "squeeze", "view", "_unsafe_view", "t", "transpose", "permute",
+        "max", "maximum", "detach",
+    )
+)  # fmt: skip
 
 
 def packet(op: str) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from nanhunt.core import optable
 from nanhunt.core.closeup import Closeup, Selection
 from nanhunt.core.evidence import OpEvidence
 from nanhunt.core.flow import Origin
@@ -20,6 +21,7 @@ from nanhunt.report import Finding, TensorStats
 
 HALVES = (torch.float16, torch.bfloat16, torch.complex32)
 _CASTS = ("half", "bfloat16", "to", "type", "type_as", "float", "double", "__get__")
+_STRAIGHT = 6  # operations that are followed so
 _WIDE = (torch.float32, torch.float64)
 
 
@@ -100,6 +102,39 @@ class Scene:
         light = self.light(evidence)
         if light is not None:
             yield from self.lineage.ancestors(light, depth, argument)
+
+    def straight_up(
+        self, evidence: OpEvidence, argument: str | None
+    ) -> Iterator[tuple[LightOp, Operand]]:
+        """What made an operand, and what made that, as long as a 0 passes through unchanged.
+
+        Args:
+            evidence: the operation.
+            argument: the operand's name in its schema; None for any.
+        """
+        light = self.light(evidence)
+        waiting = [(light, o) for o in light.inputs if argument in (None, o.name)] if light else []
+        for _ in range(_STRAIGHT):
+            following = []
+            for reader, operand in waiting:
+                made = self.lineage.maker(operand, reader.number)
+                if made is None:
+                    continue
+                yield made, operand
+                if made.packet in optable.PASSES_ZERO:
+                    following += [(made, read) for read in made.inputs]
+            waiting = following
+
+    def straight_from(self, evidence: OpEvidence, argument: str) -> list[Named]:
+        """The named tensors that an operand is, but for what leaves a 0 a 0."""
+        light = self.light(evidence)
+        if light is None:
+            return []
+        keys = {o.key for o in light.inputs if o.name == argument}
+        for made, _ in self.straight_up(evidence, argument):
+            if made.packet in optable.PASSES_ZERO:
+                keys |= {read.key for read in made.inputs}
+        return [self.named[key] for key in keys if key in self.named]
 
     def roots(self, evidence: OpEvidence, depth: int = 6) -> list[Named]:
         """The parameters, buffers and batches that an operation's inputs descend from."""

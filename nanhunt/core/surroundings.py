@@ -54,6 +54,7 @@ class Surroundings:
         optimizers, scalers, schedulers, modules, tensors, generators: what was found.
         iterators: slots that hold a Python iterator.
         variables: slots that hold a value the step may replace (counters).
+        named: tensors in variables of the functions, by the variable's name.
         containers: lists, dicts, sets, deques and objects' own `__dict__`.
     """
 
@@ -67,6 +68,7 @@ class Surroundings:
         self.iterators: list[Slot] = []
         self.variables: list[Slot] = []
         self.containers: list[Any] = []
+        self.named: dict[str, Tensor] = {}
         self._seen: dict[int, Any] = {}
         self._queue: deque[tuple[Any, Slot | None]] = deque([(step_fn, None)])
         while self._queue and len(self._seen) < _MAX_OBJECTS:
@@ -130,7 +132,8 @@ class Surroundings:
         self._queue.extend((value, None) for value in values)
 
     def _enter_function(self, function: types.FunctionType) -> None:
-        for cell in function.__closure__ or ():
+        names = function.__code__.co_freevars
+        for name, cell in zip(names, function.__closure__ or (), strict=False):
             try:
                 content = cell.cell_contents
             except ValueError:  # a variable that has not been assigned yet
@@ -138,6 +141,8 @@ class Surroundings:
             slot = _cell_slot(cell)
             self.variables.append(slot)
             self._queue.append((content, slot))
+            if isinstance(content, Tensor):
+                self.named.setdefault(name, content)
         self._push_all(function.__defaults__ or ())
         self._push_all((function.__kwdefaults__ or {}).values())
         space = function.__globals__
@@ -146,6 +151,8 @@ class Surroundings:
                 slot = _item_slot(space, name)
                 if stored:
                     self.variables.append(slot)
+                if isinstance(space[name], Tensor):
+                    self.named.setdefault(name, space[name])
                 if not isinstance(space[name], types.ModuleType | type):
                     self._queue.append((space[name], slot))
 

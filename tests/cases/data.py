@@ -73,7 +73,7 @@ def a_generator_in_a_closure():
     return model, lambda: one(next(batches))
 
 
-@failing(kind="nan", phase="data", step=0, cause="not_established")
+@failing(kind="nan", phase="data", step=0, cause="bad_data")
 def a_tensor_in_a_closure():
     model = linear()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)

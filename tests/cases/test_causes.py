@@ -21,7 +21,7 @@ ELSEWHERE = {"half_fft_overflow", "compiler_only"}
 # of them really is, and a healthy one is asserted to have no finding at all.
 LOOK_ALIKES = {
     "compiler_only": "log_of_zero",
-    "bad_data": "a_tensor_in_a_closure",
+    "bad_data": "a_constant_that_is_nan",
     "statistics_bad_before": "a_buffer_of_inf_that_is_used",
     "weights_bad_before": "an_optimizer_state_restored_bad",
     "buffer_bad_before": "a_placeholder_buffer_nobody_reads",
@@ -61,7 +61,7 @@ LOOK_ALIKES = {
     "fft_dc_overflow": "a_cast_beside_a_transform_but_not_of_its_first_bin",
     "half_fft_overflow": "a_cast_to_half_overflows",
     "half_cast_overflow": "a_bright_image_in_half_after_its_transform",
-    "attention_scores_overflow": "a_product_in_half_that_no_softmax_follows",
+    "attention_scores_overflow": "logits_in_half_that_a_softmax_follows",
     "half_matmul_overflow": "attention_scores_overflow",
     "half_reduction_overflow": "a_square_in_half_overflows",
     "batch_norm_statistics_overflow": "statistics_that_are_nan_while_training_looks_healthy",
@@ -69,7 +69,7 @@ LOOK_ALIKES = {
     "log_of_zero": "log_of_a_negative_late",
     "log_of_negative": "log_of_zero",
     "sqrt_of_negative": "sqrt_at_zero",
-    "dead_codebook_entries": "zero_by_zero",
+    "dead_codebook_entries": "a_mask_as_a_buffer_that_leaves_nothing",
     "normalisation_of_zero": "zero_by_zero",
     "zero_by_zero": "helper_function_deep_below_the_loss",
     "division_by_zero": "zero_by_zero",

@@ -204,6 +204,38 @@ def a_product_in_half_that_no_softmax_follows():
     return in_module(product)
 
 
+@failing(kind="inf", phase="forward", module="head", step=0, cause="half_matmul_overflow")
+def logits_in_half_that_a_softmax_follows():
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = linear(), nn.Linear(4, 3, bias=False).half()
+            nn.init.constant_(self.head.weight, 300.0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head((self.body(x).abs() * 200 + 300).half())  # culprit
+
+    net, x = Net(), inputs()
+    return net, train(net, lambda _: net(x).float().softmax(-1).log().sum())
+
+
+@failing(kind="nan", phase="forward", module="bad", step=0, cause="zero_by_zero")
+def a_mask_as_a_buffer_that_leaves_nothing():
+    class Bad(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mask", torch.zeros(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            kept = x * self.mask
+            return kept / kept.detach().pow(3).mean(-1, keepdim=True).exp().sub(1)  # culprit
+
+    net = nn.Sequential()
+    net.linear, net.bad = linear(), Bad()
+    x = inputs()
+    return net, train(net, lambda _: net(x).sum())
+
+
 @failing(kind="nan", phase="forward", module="bad", step=0, cause="zero_by_zero")
 def a_division_in_float32_whose_epsilon_is_fine_elsewhere():
     def ratio(x: Tensor) -> Tensor:
@@ -216,6 +248,31 @@ def a_division_in_float32_whose_epsilon_is_fine_elsewhere():
 @failing(kind="inf", phase="forward", module="bad", step=0, cause="half_overflow")
 def a_softplus_in_half_that_is_multiplied():
     return in_module(lambda x: (F.softplus(x.half() + 300) * 300).float())  # culprit
+
+
+@failing(
+    kind="nan", phase="forward", module="", op="aten._softmax.default", step=0,
+    cause="softmax_fully_masked",
+)  # fmt: skip
+def padding_that_leaves_a_sentence_no_key():
+    torch.manual_seed(0)
+    attention, x = nn.MultiheadAttention(8, 2, batch_first=True), torch.randn(2, 5, 8)
+    empty = torch.tensor([[False] * 5, [True] * 5])
+    return attention, train(
+        attention,
+        lambda _: attention(x, x, x, key_padding_mask=empty)[0].sum(),  # culprit
+    )
+
+
+@failing(kind="nan", phase="forward", module=None, step=2, cause="mean_of_nothing")
+def a_loss_over_an_empty_mask():
+    model, x = linear(), inputs()
+
+    def loss(n: int) -> Tensor:
+        mask = torch.full((3, 4), n < 2)
+        return (model(x).pow(2) * mask).sum() / mask.sum()  # culprit
+
+    return model, train(model, loss)
 
 
 @failing(kind="nan", phase="forward", module="bad", step=0, cause="uninitialised_memory")

@@ -27,16 +27,16 @@ class LostEpsilon(NamedTuple):
 
 
 def lost_epsilon(scene: Scene, evidence: OpEvidence, argument: str | None) -> LostEpsilon | None:
-    """Looks for `+ eps` or `clamp(min=eps)` in half precision on the way to an operand."""
-    light = scene.light(evidence)
-    own = [(light, None)] if light is not None and argument is None else []
-    for made, operand in [*own, *scene.ancestors(evidence, argument)]:
-        dtype = operand.dtype if operand is not None else None
-        if dtype not in HALVES or made.packet not in _ADDS_EPSILON:
+    """Looks for `+ eps` or `clamp(min=eps)` in half precision right before an operand.
+
+    Only operations that leave a 0 a 0 (a root, a cast, a change of shape) may lie between.
+    """
+    for made, operand in scene.straight_up(evidence, argument):
+        if operand.dtype not in HALVES or made.packet not in _ADDS_EPSILON:
             continue
         for value in made.scalars.values():
             small = isinstance(value, float) and 0 < value < 1e-3
-            if small and float(torch.tensor(value, dtype=dtype)) == 0:
+            if small and float(torch.tensor(value, dtype=operand.dtype)) == 0:
                 where = f"the epsilon is added{line_of(made)}"
-                return LostEpsilon(float(value), short(dtype), where, made.call)
+                return LostEpsilon(float(value), short(operand.dtype), where, made.call)
     return None

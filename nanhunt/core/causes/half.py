@@ -27,6 +27,7 @@ MATMULS = frozenset(
         "cudnn_convolution", "linear", "matmul", "einsum",
     )
 )  # fmt: skip
+BATCHED = frozenset({"aten.bmm", "aten.baddbmm"})
 REDUCTIONS = frozenset(
     f"aten.{name}"
     for name in (
@@ -130,7 +131,9 @@ def fft_dc_overflow(scene: Scene) -> Account | None:
     made = [
         op for op, _ in scene.ancestors(evidence, depth=10) if op.packet.startswith("aten._fft_")
     ]
-    if not evidence.at_origin or not (inside or made):
+    transforms = [*made, *([light] if inside and (light := scene.light(evidence)) else [])]
+    dims = max((len(op.scalars.get("dim", [0])) for op in transforms), default=1)
+    if evidence.at_origin < dims or not (inside or made):
         return None
     return _account(
         scene,
@@ -171,7 +174,10 @@ def attention_scores_overflow(scene: Scene) -> Account | None:
     if evidence is None or evidence.packet not in MATMULS:
         return None
     named = evidence.call is not None and evidence.call.name.rpartition(".")[2] in ATTENTION
-    if not named and not evidence.extras.get("feeds_softmax"):
+    # A batched product of two activations that a softmax follows; a classifier's logits are
+    # the product with a weight.
+    scores = evidence.packet in BATCHED and evidence.extras.get("feeds_softmax")
+    if not named and not scores:
         return None
     return _account(scene, evidence, "The product of queries and keys overflows in half precision.")
 

@@ -21,6 +21,7 @@ from nanhunt.core.causes.catalogue import (
 )
 from nanhunt.core.causes.epsilon import lost_epsilon
 from nanhunt.core.evidence import AtBad
+from nanhunt.core.lineage import LightOp
 from nanhunt.core.scene import Scene
 
 _LOGS = ("aten.log", "aten.log2", "aten.log10", "aten.log_")
@@ -35,8 +36,7 @@ _DOMAINS = {
     "aten.special_erfinv": "-1 to 1",
 }
 _SIZES = frozenset(
-    f"aten.{name}"
-    for name in ("abs", "norm", "linalg_vector_norm", "sum", "amax", "max", "std", "pow", "mean")
+    f"aten.{name}" for name in ("abs", "norm", "linalg_vector_norm", "sum", "amax", "max", "std")
 )
 
 
@@ -114,14 +114,7 @@ def dead_codebook_entries(scene: Scene) -> Account | None:
     entry = _operand(scene, ("aten.div", "aten.div_"), "other")
     if scene.main is None or not _all_zero(entry) or entry is None:
         return None
-    light = scene.light(scene.main)
-    if light is None:
-        return None
-    divisors = [o for o in light.inputs if o.name == "other"]
-    keys = {o.key for o in divisors} | {
-        read.key for made, _ in scene.ancestors(scene.main, "other") for read in made.inputs
-    }
-    counts = [n for key, n in scene.named.items() if key in keys and n.role == "buffer"]
+    counts = [n for n in scene.straight_from(scene.main, "other") if n.role == "buffer"]
     if not counts or not counts[0].stats.zeros:
         return None
     return Account(
@@ -140,9 +133,8 @@ def normalisation_of_zero(scene: Scene) -> Account | None:
     light = scene.light(scene.main)
     own = {o.key for o in light.inputs if o.name == "self"} if light else set()
     of_itself = any(
-        made.packet in _SIZES or any(read.key in own for read in made.inputs)
+        any(read.key in own for read in made.inputs) and _is_size(made)
         for made, _ in scene.ancestors(scene.main, "other")
-        if any(read.key in own for read in made.inputs)
     )
     if not of_itself:
         return None
@@ -151,6 +143,12 @@ def normalisation_of_zero(scene: Scene) -> Account | None:
         "0/0.",
         ruled_out=(NOT_RANGE,),
     )
+
+
+def _is_size(made: LightOp) -> bool:
+    """Whether an operation measures how large its input is."""
+    square = made.packet == "aten.pow" and made.scalars.get("exponent") == 2
+    return made.packet in _SIZES or square
 
 
 @rule(_INVALID)

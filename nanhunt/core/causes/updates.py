@@ -22,6 +22,7 @@ from nanhunt.core.scene import Scene
 _SQUARES = ("addcmul", "mul", "addcmul_")
 _ROOTS = ("sqrt", "sqrt_")
 _QUOTIENTS = ("addcdiv", "addcdiv_", "div", "div_")
+EXPLODED = 100.0  # no initialisation and no ordinary run has weights of this size
 EXPLODING_RATE = 1.3  # per step; a healthy run's largest weight changes by parts of a percent
 
 
@@ -145,7 +146,14 @@ def exploding(scene: Scene) -> Growth | None:
     if not (overflowed(scene.main) or overflowed(scene.forward)):
         return None
     return next(
-        (g for g in scene.growths if g.what == "parameters" and g.rate >= EXPLODING_RATE), None
+        (
+            growth
+            for growth in scene.growths
+            if growth.what == "parameters"
+            and growth.rate >= EXPLODING_RATE
+            and growth.last >= EXPLODED
+        ),
+        None,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from nanhunt.core.calls import Call
 from nanhunt.core.scene import Scene
@@ -36,7 +37,7 @@ def masked_rows(scene: Scene, target: Target) -> Remedy | None:
     name = function_name(call)
     if call is None or call.site is None:
         return None
-    if name == "scaled_dot_product_attention":
+    if name in ("scaled_dot_product_attention", "multi_head_attention_forward"):
         return _unmasked_queries(target, call)
     if name not in _SOFTMAXES:
         return None
@@ -66,20 +67,41 @@ def masked_rows(scene: Scene, target: Target) -> Remedy | None:
 
 
 def _unmasked_queries(target: Target, call: Call) -> Remedy:
-    def opened(mask: Tensor) -> Tensor:
-        if mask.dtype == torch.bool:
-            return mask | ~mask.any(-1, keepdim=True)
-        return mask.masked_fill((mask == -math.inf).all(-1, keepdim=True), 0.0)
+    def opened(mask: Any, inverted: bool = False) -> Any:
+        if not isinstance(mask, Tensor):
+            return mask
+        if mask.dtype != torch.bool:
+            return mask.masked_fill((mask == -math.inf).all(-1, keepdim=True), 0.0)
+        if inverted:
+            return mask & ~mask.all(-1, keepdim=True)
+        return mask | ~mask.any(-1, keepdim=True)
+
+    def edit(_: Scope) -> Edit | None:
+        expression = expression_of(call)
+        if expression is None or not isinstance(expression.node, ast.Call):
+            return None
+        masks = [k for k in expression.node.keywords if k.arg == "key_padding_mask"]
+        if not masks:
+            return None
+        text = expression.written(masks[0].value)
+        text = text if text.isidentifier() else f"({text})"
+        return replaced(
+            expression,
+            expression.with_part(masks[0].value, f"{text} & ~{text}.all(-1, keepdim=True)"),
+        )
 
     def rewrite(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if len(args) > 3 and isinstance(args[3], Tensor):
+        if func is not functional.multi_head_attention_forward and len(args) > 3:
             args = (*args[:3], opened(args[3]), *args[4:])
-        elif isinstance(kwargs.get("attn_mask"), Tensor):
-            kwargs = {**kwargs, "attn_mask": opened(kwargs["attn_mask"])}
+        # With padding True means "leave out", in `scaled_dot_product_attention` "take".
+        inverted = func is functional.multi_head_attention_forward
+        for key in ("attn_mask", "key_padding_mask"):
+            if isinstance(kwargs.get(key), Tensor):
+                kwargs = {**kwargs, key: opened(kwargs[key], inverted)}
         return func(*args, **kwargs)
 
     title = "queries that are masked completely attend to everything"
-    return of_calls(target, title, ONE_CALL, at(call.site), rewrite)
+    return of_calls(target, title, ONE_CALL, at(call.site), rewrite, edit)
 
 
 def fewer_degrees(scene: Scene, target: Target) -> Remedy | None:
