@@ -119,6 +119,7 @@ class Examiner:
             return Examination(None, warnings, replay, verdict.acquitted)
         scene = self._look_closely(verdict.origin.record, scale)
         scene.plain_step_with_scaler = facts.plain_step_with_scaler
+        scene.scaled_twice = facts.scaled_twice
         scene.origin = verdict.origin
         scene.outside = self._outside(observer, verdict.origin)
         scene.finding = finding_of(verdict, self._step, scene.closeup, scene.outside)

@@ -251,7 +251,7 @@ class Hunt:
         self._ledger.steps_run += 1
         if observer is not None:
             self._ledger.costs["observed_step_seconds"] = seconds
-            self._note_first_step(observer)
+            self._note_first_step(observer, facts)
         else:
             self._ledger.step_seconds.append(seconds)
         finding = self._look_into(facts, number)
@@ -266,10 +266,12 @@ class Hunt:
                 self._target.refresh()
         return finding
 
-    def _note_first_step(self, observer: Observer) -> None:
+    def _note_first_step(self, observer: Observer, facts: StepFacts) -> None:
         """Takes over what the observed first step shows besides failures."""
         if self._learning is not None:
             self._learning.ran = observer.modules.names()
+            if facts.scaled and next(iter(observer.parts), "") == "clip":
+                self._learning.clipped_scaled = observer.parts["clip"]
         for warning in swallowed_findings(observer, 0, frozenset()):
             self._ledger.add(warning)
         if observer.births:

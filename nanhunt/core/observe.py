@@ -92,6 +92,7 @@ class Observer(TorchDispatchMode):
         self.births: list[Birth] = []
         self.failed: OpRecord | None = None
         self.clears: list[tuple[int, Region]] = []
+        self.parts: dict[str, Stack] = {}
         self._target = target
         self._closeup = closeup
         self._calls = CallWatch(self._module_now) if calls or closeup else None
@@ -200,6 +201,8 @@ class Observer(TorchDispatchMode):
         if self.activity.in_backward() and not torch.is_grad_enabled():
             return None
         stack = Stack(sys._getframe(2))
+        if stack.part:
+            self.parts.setdefault(stack.part, stack)  # in the order in which they came
         number = torch._C._autograd._get_sequence_nr() - 1
         forward = ForwardOp(index, op, self.modules.place, stack, self._call_now())
         if node is not None and not stack.recompute:

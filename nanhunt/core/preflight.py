@@ -13,6 +13,7 @@ from nanhunt.core.census import AutocastWatch, CallCensus, OpCensus, OutputCensu
 from nanhunt.core.hunt import Hunt
 from nanhunt.core.modules import ModuleStack, Place
 from nanhunt.core.observe import Activity
+from nanhunt.core.scene import written_at
 from nanhunt.core.sentinel import StepFacts
 from nanhunt.core.stats import dtype_name, is_lazy
 from nanhunt.core.target import parameters_of
@@ -89,7 +90,11 @@ class _Flight(Hunt):
         with sentinel, contextlib.ExitStack() as stack:
             for watcher in (self._modules, self._autocast, self._ops, self._calls):
                 stack.enter_context(watcher)
-            returned = self._call_step()
+            try:
+                returned = self._call_step()
+            except Exception as error:
+                self._tell_more(error)
+                raise
             stack.close()
             facts = sentinel.finish(returned)
         self._ledger.steps_run += 1
@@ -102,6 +107,13 @@ class _Flight(Hunt):
             self._outputs.note(place, output)
         finally:
             self._ops.quiet = self._calls.quiet = False
+
+    def _tell_more(self, error: Exception) -> None:
+        """Adds to an exception of the step what may well be behind it."""
+        for name, line in self._calls.thrown_away:
+            told = f"nanhunt: the result of `.{name}()` is thrown away{written_at(line)}"
+            if hasattr(error, "add_note"):
+                error.add_note(told)
 
     def _gradients(self) -> dict[str, tuple[int, int]]:
         """Identity and version of each gradient: they change when backward adds to it."""

@@ -47,6 +47,7 @@ class Scene:
         growths: what grew in the steps before.
         optimizers, scalers: all that are known.
         only_compiled: whether the step fails as compiled and is healthy when run eagerly.
+        scaled_twice: whether a scaled loss was scaled once more.
         plain_step_with_scaler: whether a scaled loss was stepped without its scaler.
     """
 
@@ -60,6 +61,7 @@ class Scene:
     scalers: list[GradScaler] = dataclasses.field(default_factory=list)
     only_compiled: bool = False
     plain_step_with_scaler: bool = False
+    scaled_twice: bool = False
 
     @property
     def main(self) -> OpEvidence | None:

@@ -55,6 +55,7 @@ class StepFacts:
         self.returned: Any = None
         self.scaled = False
         self.plain_step_with_scaler = False
+        self.scaled_twice = False
         self.gradients: dict[str, Tensor] = {}
 
     @property
@@ -109,6 +110,7 @@ class Sentinel:
         self._undo: list[Callable[[], None]] = []
         self._scaler_decides = False
         self._in_scaler_step = False
+        self._scaled: set[int] = set()
 
     def __enter__(self) -> Sentinel:
         with uninterrupted():
@@ -161,8 +163,13 @@ class Sentinel:
                 self._know_scaler(scaler)
                 self.facts.scaled = True
                 for tensor in plain_tensors(outputs):
-                    self._see_loss(tensor)
-            return original(scaler, outputs)
+                    if tensor.data_ptr() in self._scaled:
+                        self.facts.scaled_twice = True
+                    else:
+                        self._see_loss(tensor)
+            scaled = original(scaler, outputs)
+            self._scaled |= {tensor.data_ptr() for tensor in plain_tensors(scaled)}
+            return scaled
 
         return scale
 

@@ -36,6 +36,8 @@ _UPDATES = (
     os.path.join("torch", "optim", "optimizer.py"),
 )
 
+_PARTS = {"clip_grad_norm_": "clip", "clip_grad_value_": "clip", "unscale_": "unscale"}
+
 
 class Stack:
     """The user's frames at one operation, innermost first.
@@ -47,14 +49,16 @@ class Stack:
             custom backwards, recomputation).
         recompute: whether activation checkpointing is running its second pass.
         update: whether this is gradient clipping, unscaling or an optimizer.
+        part: which of them: `"clip"`, `"unscale"` or an empty string.
     """
 
-    __slots__ = ("before_apply", "inside_engine", "lines", "recompute", "update")
+    __slots__ = ("before_apply", "inside_engine", "lines", "part", "recompute", "update")
 
     def __init__(self, frame: FrameType | None) -> None:
         self.lines: list[Line] = []
         self.before_apply = self.inside_engine = 0
         self.recompute = self.update = False
+        self.part = ""
         in_engine = False
         while frame is not None:
             code = frame.f_code
@@ -72,6 +76,7 @@ class Stack:
                 self.recompute |= code.co_name in ("unpack_hook", "backward", "recompute_fn")
             elif kind == "update" and code.co_name not in ("scale", "zero_grad"):
                 self.update = True
+                self.part = _PARTS.get(code.co_name, self.part)
             frame = frame.f_back
 
     def sources(self, skip: int = 0) -> tuple[Source, ...]:

@@ -7,6 +7,7 @@ import torch
 from nanhunt.core.causes import RULES, explain
 from nanhunt.core.closeup import Closeup
 from nanhunt.core.evidence import AtBad, Double, OpEvidence
+from nanhunt.core.history import Growth
 from nanhunt.core.scene import Scene
 from nanhunt.core.trials.table import REMEDIES
 from nanhunt.report import Finding
@@ -15,7 +16,7 @@ from tests.cases import test_cases as suite
 NAMED = {case.expected["cause"] for case in suite.FAILING if case.expected}
 
 # Rules that no small CPU program can show; they are shown on evidence made by hand below.
-ELSEWHERE = {"half_fft_overflow", "compiler_only"}
+ELSEWHERE = {"half_fft_overflow", "compiler_only", "scaled_twice"}
 
 # A program beside each rule that comes close to it; `test_the_place_is_exact` asserts what each
 # of them really is, and a healthy one is asserted to have no finding at all.
@@ -35,6 +36,7 @@ LOOK_ALIKES = {
     "second_moment_overflow": "a_learning_rate_that_explodes",
     "optimizer_epsilon_lost": "an_epsilon_that_is_zero_in_half",
     "scaled_gradients_stepped": "a_learning_rate_that_is_too_high",
+    "scaled_twice": "an_optimizer_stepped_without_its_scaler",
     "exploding_update": "one_bad_batch_that_looks_like_an_explosion",
     "update_overflow": "the_second_moment_overflows",
     "buffer_drift": "a_buffer_written_through_data",
@@ -126,6 +128,24 @@ def half_transform(origin: int) -> OpEvidence:
 def test_a_transform_in_half_is_told_from_its_first_bin() -> None:
     for origin, cause in ((0, "half_fft_overflow"), (2, "fft_dc_overflow")):
         found = explain(scene_of(half_transform(origin)))
+        assert found is not None
+        assert found[0] == cause
+
+
+def test_a_loss_scaled_twice_is_told_from_one_scaled_once() -> None:
+    for twice, cause in ((True, "scaled_twice"), (False, "exploding_update")):
+        scene = scene_of(
+            OpEvidence(
+                index=0,
+                op="aten.mul.Tensor",
+                inputs=(),
+                double=Double(1, 0, 1e39),
+                dtype=torch.float32,
+            )
+        )
+        scene.scaled_twice = twice
+        scene.growths = [Growth("parameters", 50.0, 3, 1.0, 1e19)]
+        found = explain(scene)
         assert found is not None
         assert found[0] == cause
 

@@ -71,6 +71,27 @@ def an_optimizer_stepped_without_its_scaler():
     return model, step
 
 
+@failing(
+    kind="nan",
+    phase="optimizer",
+    module=None,
+    step=0,
+    cause="optimizer_epsilon_lost",
+)
+def adam_with_half_parameters_and_its_usual_epsilon():
+    model, x = linear().half(), inputs().half()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, foreach=False)
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        loss = (model(x) * 0).float().sum()
+        loss.backward()
+        optimizer.step()  # culprit
+        return loss.detach()
+
+    return model, step
+
+
 @failing(kind="inf", phase="forward", module=None, step=12, steps=40, cause="exploding_update")
 def a_learning_rate_that_is_too_high():
     model, x = linear(), inputs()

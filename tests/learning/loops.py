@@ -288,6 +288,23 @@ def a_scale_updated_between_micro_batches() -> Program:
     return model, step, {}
 
 
+@broken("loss_scaled_twice")
+def a_loss_that_goes_through_the_scaler_twice() -> Program:
+    model, data = net(), Data()
+    optimizer = sgd(model, lr=1e-3)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        loss = loss_of(model, data)
+        scaler.scale(scaler.scale(loss)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return loss.detach()
+
+    return model, step, {}
+
+
 @broken("loss_never_changes")
 def a_loss_that_does_not_see_the_model() -> Program:
     model, x = net(), inputs()
@@ -329,6 +346,25 @@ def accumulating(divisor: int, every: int) -> Program:
         if count["calls"] % every == 0:
             optimizer.step()
             optimizer.zero_grad()
+        return loss.detach()
+
+    return model, step, {}
+
+
+def clipping(before: bool) -> Program:
+    model, data = net(), Data()
+    optimizer = sgd(model)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        loss = loss_of(model, data)
+        scaler.scale(loss).backward()
+        if not before:
+            scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
         return loss.detach()
 
     return model, step, {}
@@ -529,6 +565,11 @@ def accumulation_with_a_scaler() -> Program:
         return loss.detach()
 
     return model, step, {}
+
+
+@healthy
+def clipping_after_unscaling() -> Program:
+    return clipping(before=False)
 
 
 @healthy

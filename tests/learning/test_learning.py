@@ -9,7 +9,7 @@ import torch
 
 import nanhunt
 from nanhunt.core.learning import RULES
-from tests.learning.loops import BROKEN, HEALTHY, Program
+from tests.learning.loops import BROKEN, HEALTHY, Program, clipping
 
 STEPS = 40
 
@@ -22,7 +22,8 @@ def hunt(program: Program, steps: int = STEPS) -> nanhunt.Report:
 def test_there_are_enough_loops() -> None:
     assert len(BROKEN) >= 15
     assert len(HEALTHY) >= 15
-    assert {cause for _, cause in BROKEN.values()} == {rule.__name__ for rule in RULES}
+    causes = {cause for _, cause in BROKEN.values()} | {"clipped_before_unscaling"}
+    assert causes == {rule.__name__ for rule in RULES}
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -36,6 +37,15 @@ def test_a_loop_that_does_not_learn_is_told_with_its_reason(name: str) -> None:
     assert finding is not None
     assert finding.phase == "loop"
     assert any(character.isdigit() for character in finding.explanation), "numbers are told"
+
+
+def test_clipping_before_unscaling_is_a_warning_with_its_line() -> None:
+    report = hunt(clipping(before=True))
+    assert report.healthy
+    (finding,) = report.findings
+    assert (finding.severity, finding.cause) == ("warning", "clipped_before_unscaling")
+    assert finding.source is not None
+    assert "clip_grad_norm_" in finding.source.code
 
 
 @pytest.mark.parametrize("name", HEALTHY)

@@ -129,6 +129,20 @@ def scaled_gradients_stepped(scene: Scene) -> Account | None:
     )
 
 
+@rule("torch.amp.GradScaler.scale multiplies; unscale_ divides by the scale once")
+def scaled_twice(scene: Scene) -> Account | None:
+    """The loss was scaled twice, and its gradients overflow or explode."""
+    overflow = overflowed(scene.main) or overflowed(scene.forward)
+    in_backward = scene.finding.phase in ("backward", "optimizer") and overflow
+    if not scene.scaled_twice or not (in_backward or exploding(scene)):
+        return None
+    scale = max((scaler.get_scale() for scaler in scene.scalers), default=1.0)
+    return Account(
+        f"The loss went through scaler.scale() twice: it is multiplied by {scale:g} once more "
+        "than its gradients are divided.",
+    )
+
+
 @rule("Goodfellow, Bengio, Courville 2016, section 8.3.1: too large a learning rate diverges")
 def exploding_update(scene: Scene) -> Account | None:
     """The parameters grew step by step until an operation overflowed."""

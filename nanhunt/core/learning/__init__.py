@@ -22,6 +22,8 @@ RULES: tuple[Callable[[LearningLog], Finding | None], ...] = (
     parameters.parameters_never_change,
     updates.accumulation_wrong_divisor,
     updates.scale_changed_during_accumulation,
+    updates.clipped_before_unscaling,
+    updates.loss_scaled_twice,
     updates.loss_never_changes,
 )
 # What is a consequence where another cause was found.

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from nanhunt.core.sentinel import StepFacts
 from nanhunt.core.stats import as_integers, is_lazy
 from nanhunt.core.target import Target, parameters_of
+from nanhunt.core.where import Stack
 
 _SAMPLED = 4  # gradients per optimizer that are followed from update to backward
 _KEPT = 512
@@ -88,6 +89,8 @@ class LearningLog:
         scales: (updates and skips so far, loss scale) at each backward.
         measured: steps in which every gradient was looked at.
         largest: per parameter, its largest gradient in those; missing if it never had one.
+        clipped_scaled: where gradients were clipped while still multiplied by the loss scale.
+        scaled_twice: steps in which a loss was scaled that had been scaled already.
         ran: modules that ran in the first step, or None when that is not known.
     """
 
@@ -106,6 +109,8 @@ class LearningLog:
         self.measured: list[int] = []
         self.largest: dict[str, Tensor] = {}
         self.ran: set[str] | None = None
+        self.clipped_scaled: Stack | None = None
+        self.scaled_twice = 0
         self._first = {name: checksum(p) for name, p in target.parameters.items()}
         self._epochs = [getattr(s, "last_epoch", 0) for s in self.schedulers]
 
@@ -148,6 +153,7 @@ class LearningLog:
     def after_step(self, facts: StepFacts) -> None:
         """Notes the rest of a step."""
         self.backwards.append(facts.backwards)
+        self.scaled_twice += facts.scaled_twice
         for _, optimizer in facts.skipped:
             self._log(optimizer).skipped.append(self.steps)
         if facts.losses and len(self.losses) < _KEPT:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from nanhunt.core.learning.log import LearningLog, OptimizerLog
 from nanhunt.core.learning.telling import ENOUGH_CALLS, ENOUGH_UPDATES, counted, finding
 from nanhunt.core.target import parameters_of
@@ -168,6 +170,39 @@ def scale_changed_during_accumulation(log: LearningLog) -> Finding | None:
         f"In {len(mixed):,} of {log.updates:,} updates the loss scale changed between the "
         "micro-batches that were added up: their gradients have different scales.",
         (f"scales within one update: {', '.join(f'{v:g}' for v in sorted(mixed[0]))}",),
+    )
+
+
+def clipped_before_unscaling(log: LearningLog) -> Finding | None:
+    """Gradients are clipped while they are still multiplied by the loss scale.
+
+    Source: torch.amp examples, gradient clipping: call `scaler.unscale_(optimizer)` before.
+    """
+    if log.clipped_scaled is None or log.steps < ENOUGH_UPDATES:
+        return None
+    sources = log.clipped_scaled.sources()
+    made = finding(
+        log,
+        "clipped_before_unscaling",
+        "Gradients are clipped before they are unscaled: the bound applies to gradients times "
+        f"the loss scale, in all {log.steps:,} steps.",
+        severity="warning",
+    )
+    return dataclasses.replace(made, source=sources[-1] if sources else None, stack=sources)
+
+
+def loss_scaled_twice(log: LearningLog) -> Finding | None:
+    """A loss goes through the scaler twice, and is unscaled once.
+
+    Source: torch.amp.GradScaler.scale multiplies; unscale_ divides by the scale once.
+    """
+    if log.scaled_twice < ENOUGH_UPDATES:
+        return None
+    return finding(
+        log,
+        "loss_scaled_twice",
+        f"In {log.scaled_twice:,} of {log.steps:,} steps the loss went through scaler.scale() "
+        "twice, and is unscaled once: gradients are too large by the loss scale.",
     )
 
 
