@@ -349,3 +349,31 @@ def test_a_compiled_model_is_replayed_eagerly() -> None:
     report = nanhunt.hunt(compiled, step_fn, steps=5)
     assert report.finding is not None
     assert report.finding.step == 2
+
+
+def test_a_failure_of_the_compiled_code_alone_is_told_as_such() -> None:
+    class OnlyCompiled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.linear(x)
+            # Stands for a wrong kernel: what only the compiled code computes.
+            return y / torch.zeros(()) if torch.compiler.is_compiling() else y
+
+    model = torch.compile(OnlyCompiled(), backend="eager")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x = torch.randn(3, 4)
+
+    def step_fn() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = model(x).sum()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    finding = nanhunt.hunt(model, step_fn, steps=3).finding
+    assert finding is not None
+    assert finding.cause == "compiler_only"
+    assert finding.step == 0
