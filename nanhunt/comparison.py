@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-from nanhunt.codec import decode, encode
-from nanhunt.errors import ReportFormatError
 from nanhunt.report import Source
-
-FORMAT = "nanhunt.comparison"
-VERSION = 1
+from nanhunt.shown import Shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +57,7 @@ class Pair:
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class Comparison(Shown):
     """The result of `nanhunt.compare`.
 
     Attributes:
@@ -75,6 +70,10 @@ class Comparison:
         inputs: `"shared"`, or why the inputs were not.
         notes: what could not be done.
     """
+
+    FORMAT: ClassVar[str] = "nanhunt.comparison"
+    LINES: ClassVar[int] = 40
+    TELL: ClassVar[str] = "tell_comparison"
 
     title: str
     first_dtype: Pair | None = None
@@ -93,39 +92,3 @@ class Comparison:
             if pair.baseline is not None and pair.baseline.call.rpartition(".")[2] == call
         ]
         return bool(mine) and all(pair.status == "identical" for pair in mine)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain JSON data; `from_dict` reads it back."""
-        return {"format": FORMAT, "version": VERSION, **encode(self)}
-
-    @classmethod
-    def from_dict(cls, data: Any) -> Comparison:
-        """Reads what `to_dict` made.
-
-        Raises:
-            ReportFormatError: the data is no comparison, of an unknown version, or damaged.
-        """
-        known = isinstance(data, dict) and data.get("format") == FORMAT
-        if not known or data.get("version") != VERSION:
-            raise ReportFormatError(
-                f"this is not a nanhunt comparison of version {VERSION}; it was written by "
-                "another program, or another version of nanhunt"
-            )
-        return decode(cls, data, "comparison")
-
-    def to_html(self, path: str | Path | None = None) -> str:
-        """Returns it as HTML; with `path` also writes a standalone page there."""
-        from nanhunt import render
-
-        story = render.tell_comparison(self)
-        if path is not None:
-            Path(path).write_text(render.story_page(story), encoding="utf-8")
-        return render.story_html(story)
-
-    def __str__(self) -> str:
-        from nanhunt import render
-
-        return render.story_text(render.tell_comparison(self), lines=40)
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return {"text/plain": str(self), "text/html": self.to_html()}

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-from nanhunt.codec import decode, encode
-from nanhunt.errors import ReportFormatError
 from nanhunt.report import Source
-
-FORMAT = "nanhunt.preflight"
-VERSION = 1
+from nanhunt.shown import Shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +85,7 @@ class ParameterCount:
 
 
 @dataclasses.dataclass(frozen=True)
-class Preflight:
+class Preflight(Shown):
     """The result of `nanhunt.preflight`.
 
     Attributes:
@@ -101,6 +96,10 @@ class Preflight:
         parameters: the whole model first, then its top modules.
         notes: what could not be done.
     """
+
+    FORMAT: ClassVar[str] = "nanhunt.preflight"
+    LINES: ClassVar[int] = 60
+    TELL: ClassVar[str] = "tell_preflight"
 
     title: str
     facts: tuple[Fact, ...] = ()
@@ -113,39 +112,3 @@ class Preflight:
     def warnings(self) -> tuple[Fact, ...]:
         """The facts that somebody should look at."""
         return tuple(fact for fact in self.facts if fact.severity == "warning")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain JSON data; `from_dict` reads it back."""
-        return {"format": FORMAT, "version": VERSION, **encode(self)}
-
-    @classmethod
-    def from_dict(cls, data: Any) -> Preflight:
-        """Reads what `to_dict` made.
-
-        Raises:
-            ReportFormatError: the data is no preflight, of an unknown version, or damaged.
-        """
-        known = isinstance(data, dict) and data.get("format") == FORMAT
-        if not known or data.get("version") != VERSION:
-            raise ReportFormatError(
-                f"this is not a nanhunt preflight of version {VERSION}; it was written by another "
-                "program, or another version of nanhunt"
-            )
-        return decode(cls, data, "preflight")
-
-    def to_html(self, path: str | Path | None = None) -> str:
-        """Returns it as HTML; with `path` also writes a standalone page there."""
-        from nanhunt import render
-
-        story = render.tell_preflight(self)
-        if path is not None:
-            Path(path).write_text(render.story_page(story), encoding="utf-8")
-        return render.story_html(story)
-
-    def __str__(self) -> str:
-        from nanhunt import render
-
-        return render.story_text(render.tell_preflight(self), lines=60)
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return {"text/plain": str(self), "text/html": self.to_html()}
