@@ -351,3 +351,49 @@ def test_a_module_of_half_parameters_gets_them_back_after_trials() -> None:
     assert report.finding is not None
     assert report.finding.trials
     assert {n: (p.dtype, p.data_ptr()) for n, p in net.named_parameters()} == before
+
+
+def test_trials_end_when_their_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nanhunt.core.trials.prove.SECONDS", -1.0)
+    report = report_of(suite.CASES["a_square_in_half_overflows"])
+    assert report.finding is not None
+    assert report.finding.trials
+    assert {trial.cured for trial in report.finding.trials} == {None}
+    assert all(trial.note.startswith("not run") for trial in report.finding.trials)
+
+
+def test_trials_that_fail_themselves_leave_the_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(Prover, "_try", broken)
+    report = report_of(suite.CASES["log_of_zero"])
+    assert report.finding is not None
+    assert report.finding.cause == "log_of_zero"
+    assert "remedies could not be tried: RuntimeError: a fault of ours" in report.notes
+
+
+def test_the_batches_go_on_where_they_stood_after_trials() -> None:
+    model = linear()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    batches = [inputs(seed=n) for n in range(6)]
+    batches[2][0, 0] = float("nan")
+
+    def step(x: Tensor) -> None:
+        optimizer.zero_grad()
+        model(x).sum().backward()
+        optimizer.step()
+
+    with nanhunt.Hunt(model, step, data=iter(batches), progress=False, confirm=2) as hunt:
+        report = hunt.run(6)
+        assert report.finding is not None
+        assert report.finding.step == 2
+        (trial,) = report.finding.trials
+        assert trial.cured
+        assert "held for 2 further steps" in trial.note
+        assert hunt.step() is not None, "the same batch comes again"
+        batches[2][0, 0] = 0.0
+        for batch in batches[2:]:
+            assert hunt.step() is None
+            assert hunt._batches is not None
+            assert hunt._batches.current is batch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable
 
 import torch
@@ -21,6 +22,8 @@ from nanhunt.core.trials.table import half_modules, is_half_precision, remedies_
 from nanhunt.core.trials.widen import modules_in_float32
 from nanhunt.report import Finding, Trial
 
+SECONDS = 120.0  # for all trials of a finding; a person is waiting for the report
+_LATE = f"not run: {SECONDS:.0f} s were up"
 _HOLDS_FOR = 3  # further steps that a smaller update must survive to count as a cure
 _Outcome = tuple[StepFacts, "BaseException | None", Scope, bool]
 
@@ -56,6 +59,7 @@ class Prover:
         self._tell = tell
         self._births = scene.finding.kind == "complex_half"
         self._gradients: dict[str, Tensor] = {}
+        self._started = time.monotonic()
 
     def trials(self, finding: Finding) -> tuple[Trial, ...]:
         """Tries every remedy that the finding's cause suggests; cures first, smallest first."""
@@ -71,8 +75,12 @@ class Prover:
         done = []
         for number, remedy in enumerate(remedies, 1):
             self._tell(f"trying remedy {number} of {len(remedies)}")
-            done.append((remedy, self._try(remedy)))
-        if is_half_precision(self._scene):
+            if self._time_is_up():
+                late = Trial(remedy.title, None, invasiveness=remedy.invasiveness, note=_LATE)
+                done.append((remedy, late))
+            else:
+                done.append((remedy, self._try(remedy)))
+        if is_half_precision(self._scene) and not self._time_is_up():
             island = self._island()
             done += [island] if island is not None else []
         done.sort(key=lambda pair: (pair[1].cured is not True, pair[1].invasiveness))
@@ -80,6 +88,9 @@ class Prover:
             done[0] = (done[0][0], self._confirmed(*done[0], self._confirm))
             done.sort(key=lambda pair: (pair[1].cured is not True, pair[1].invasiveness))
         return tuple(trial for _, trial in done)
+
+    def _time_is_up(self) -> bool:
+        return time.monotonic() - self._started > SECONDS
 
     def _try(self, remedy: Remedy) -> Trial:
         facts, error, scope, cured = self._run(remedy)
@@ -143,14 +154,16 @@ class Prover:
 
         def healthy(names: tuple[str, ...]) -> bool:
             nonlocal counted
+            if self._time_is_up():
+                raise GaveUpError
             counted += 1
             self._tell(f"smallest float32 island, replay {counted}")
             return self._run(remedy(names))[3]
 
         modules = half_modules(self._scene, self._target)
-        if not modules or not healthy(tuple(modules)):
-            return None
         try:
+            if not modules or not healthy(tuple(modules)):
+                return None
             island = remedy(tuple(smallest(modules, healthy)))
         except GaveUpError:
             return None
@@ -165,7 +178,9 @@ class Prover:
         )
         held = sum(not f.bad for f in facts)
         holds = held == len(facts)
-        if holds:
+        if not facts:
+            told = "no further step could be run: the data ended"
+        elif holds:
             told = f"held for {held} further step{'s' if held != 1 else ''}"
         else:
             told = f"failed again {held + 1} step{'s' if held else ''} later"
