@@ -58,5 +58,6 @@ class Batches:
 
     def _look_ahead(self, count: int) -> bool:
         with self._tape.not_recorded():  # these are kept here
-            self._ahead.extend(itertools.islice(self._source, count - len(self._ahead)))
+            missing = max(count - len(self._ahead), 0)
+            self._ahead.extend(itertools.islice(self._source, missing))
         return len(self._ahead) >= count
