@@ -164,6 +164,7 @@ NOT_BY_HAND = {
     "the_second_moment_overflows",
     "a_learning_rate_that_explodes",
     "an_optimizer_stepped_without_its_scaler",
+    "a_learning_rate_raised_after_ninety_good_steps",
     "a_learning_rate_that_is_too_high",
     "a_gradient_that_was_never_zeroed",
 }

@@ -1,25 +1,22 @@
 """How large things were in the steps before: loss, gradients, parameters and buffers.
 
-Magnitudes are reduced on the device and read only when a step has gone bad. The loss is
-noted in every step; the rest in each of the first steps and later in every eighth, so
-that the cost stays a fraction of the sentinel's own.
+The loss is noted in every step. The rest is reduced on the device and read only when a step has
+gone bad: in each of the first steps, later in every eighth and whenever the loss has just
+doubled, so that the cost stays a fraction of the sentinel's own.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
-
-from nanhunt.core.stats import real_values
 
 _KEPT = 64
 _EVERY_STEP_UNTIL = 16
 _STRIDE = 8
+_RISES = 2.0
 
 
 class Growth(NamedTuple):
@@ -46,45 +43,32 @@ class Growth(NamedTuple):
 
 
 class History:
-    """The last magnitudes, oldest first."""
+    """The last magnitudes of each series, oldest first."""
 
     def __init__(self) -> None:
-        self._entries: deque[tuple[int, str, Tensor]] = deque(maxlen=4 * _KEPT)
+        self._series: dict[str, deque[tuple[int, Tensor | float]]] = {}
 
-    @staticmethod
-    def wanted(step: int) -> bool:
+    def wanted(self, step: int) -> bool:
         """Whether parameters, gradients and buffers are to be measured after this step."""
-        return step < _EVERY_STEP_UNTIL or step % _STRIDE == 0
+        return step < _EVERY_STEP_UNTIL or step % _STRIDE == 0 or self._loss_rises()
 
-    def note(self, step: int, what: str, tensors: Iterable[Tensor]) -> None:
-        """Notes the largest magnitude of some tensors, without reading it."""
-        size = largest(tensors)
+    def note(self, step: int, what: str, size: Tensor | float | None) -> None:
+        """Notes a largest magnitude; a tensor is not read before it is asked for."""
         if size is not None:
-            self._entries.append((step, what, size))
+            self._series.setdefault(what, deque(maxlen=_KEPT)).append((step, size))
 
     def growths(self) -> list[Growth]:
         """The series that grew for at least four measurements up to the end, at least tenfold."""
-        found = []
-        for what in dict.fromkeys(name for _, name, _ in self._entries):
-            points = [(step, float(v)) for step, name, v in self._entries if name == what]
-            growth = _tail_growth(what, points)
-            if growth is not None:
-                found.append(growth)
-        return found
+        found = (
+            _tail_growth(what, [(step, float(size)) for step, size in series])
+            for what, series in self._series.items()
+        )
+        return [growth for growth in found if growth is not None]
 
-
-@torch.no_grad()
-def largest(tensors: Iterable[Tensor]) -> Tensor | None:
-    """Largest magnitude over tensors, as a 0-dimensional float32 tensor on the device."""
-    sizes = []
-    for tensor in tensors:
-        values = real_values(tensor)
-        if values is not None and values.numel():
-            low, high = torch.aminmax(values)
-            sizes.append(torch.maximum(-low, high).float())
-    if not sizes:
-        return None
-    return torch.stack([size.to(sizes[0].device) for size in sizes]).max()
+    def _loss_rises(self) -> bool:
+        """Whether the loss is well above what it was in one of the last steps."""
+        losses = [float(size) for _, size in self._series.get("loss", ())][-_STRIDE:]
+        return len(losses) > 1 and losses[-1] > _RISES * min(losses[:-1])
 
 
 def _tail_growth(what: str, points: list[tuple[int, float]]) -> Growth | None:

@@ -27,6 +27,7 @@ from nanhunt.core.sentinel import Sentinel, StepFacts
 from nanhunt.core.shield import uninterrupted
 from nanhunt.core.skips import SkipWatch
 from nanhunt.core.state import Snapshot
+from nanhunt.core.stats import largest
 from nanhunt.core.surroundings import Surroundings, optimizers_in_memory
 from nanhunt.core.tape import Tape, TapedIterator
 from nanhunt.core.target import Target
@@ -279,13 +280,14 @@ class Hunt:
 
     def _note_sizes(self, facts: StepFacts, number: int) -> None:
         """Keeps magnitudes for the history; nothing is read here."""
-        self._history.note(number, "loss", facts.losses)
+        self._history.note(number, "loss", facts.loss_size)
         if self._history.wanted(number):
             parameters = list(self._target.parameters.values())
             gradients = [p.grad for p in parameters if p.grad is not None]
-            self._history.note(number, "gradients", gradients)
-            self._history.note(number, "parameters", parameters)
-            self._history.note(number, "buffers", [b for _, b in self._target.buffers()])
+            buffers = [b for _, b in self._target.buffers()]
+            self._history.note(number, "gradients", largest(gradients))
+            self._history.note(number, "parameters", largest(parameters))
+            self._history.note(number, "buffers", largest(buffers))
 
     def _look_into(self, facts: StepFacts, number: int) -> Finding | None:
         """Examines a step when anything about it is suspicious."""

@@ -26,7 +26,14 @@ from nanhunt.core.flow import Sink
 from nanhunt.core.observe import Activity, Observer
 from nanhunt.core.shield import uninterrupted
 from nanhunt.core.state import Snapshot
-from nanhunt.core.stats import count_bad, exact_screen, fingerprint, plain_tensors, screen
+from nanhunt.core.stats import (
+    count_bad,
+    exact_screen,
+    fingerprint,
+    largest,
+    plain_tensors,
+    screen,
+)
 from nanhunt.core.target import Target
 
 _T = TypeVar("_T")
@@ -54,6 +61,7 @@ class StepFacts:
         self.prints: list[tuple[str, tuple[int, int]]] = []
         self.returned: Any = None
         self.scaled = False
+        self.loss_size: float | None = None
         self.plain_step_with_scaler = False
         self.scaled_twice = False
         self.gradients: dict[str, Tensor] = {}
@@ -286,17 +294,22 @@ class Sentinel:
         if self._exact:
             self._take_prints(buffers)
         elif facts.screens:
-            labels, values = list(facts.screens), list(facts.screens.values())
-            device = values[0].device
-            together = torch.stack([value.to(device) for value in values]).tolist()
-            facts.suspects = [
-                label
-                for label, value in zip(labels, together, strict=True)
-                if not math.isfinite(value)
-            ]
+            self._read(facts)
         if _bad_number(returned):
             facts.suspects.append("returned number")
         return facts
+
+    def _read(self, facts: StepFacts) -> None:
+        """The one synchronisation of a step: all screens, and how large the loss is."""
+        labels, values = list(facts.screens), list(facts.screens.values())
+        size = self._quietly(lambda: largest(facts.losses[-1:]))
+        device = values[0].device
+        extra = [size] if size is not None else []
+        numbers = torch.stack([value.to(device) for value in (*values, *extra)]).tolist()
+        pairs = zip(labels, numbers, strict=False)
+        facts.suspects = [label for label, value in pairs if not math.isfinite(value)]
+        if size is not None:
+            facts.loss_size = numbers[-1]
 
     def stop_observing(self) -> None:
         """From here on nobody observes the operations of the steps."""

@@ -113,6 +113,20 @@ def count_bad(tensor: Tensor) -> tuple[int, int, int]:
     return int(nan), int(posinf), int(neginf)
 
 
+@torch.no_grad()
+def largest(tensors: Iterable[Tensor]) -> Tensor | None:
+    """Largest magnitude over tensors, as a 0-dimensional float32 tensor on the device."""
+    sizes = []
+    for tensor in tensors:
+        values = real_values(tensor)
+        if values is not None and values.numel():
+            low, high = torch.aminmax(values)
+            sizes.append(torch.maximum(-low, high).float())
+    if not sizes:
+        return None
+    return torch.stack([size.to(sizes[0].device) for size in sizes]).max()
+
+
 def is_bad(tensor: Tensor) -> bool:
     """Whether any element is NaN or infinite (exact)."""
     return any(count_bad(tensor))

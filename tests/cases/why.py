@@ -92,6 +92,18 @@ def adam_with_half_parameters_and_its_usual_epsilon():
     return model, step
 
 
+@failing(kind="inf", phase="forward", module=None, step=102, steps=200, cause="exploding_update")
+def a_learning_rate_raised_after_ninety_good_steps():
+    model, x = linear(), inputs()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+    def loss(n: int) -> Tensor:
+        optimizer.param_groups[0]["lr"] = 0.01 if n < 90 else 50.0
+        return model(x).pow(2).mean()  # culprit
+
+    return model, train(model, loss, optimizer)
+
+
 @failing(kind="inf", phase="forward", module=None, step=12, steps=40, cause="exploding_update")
 def a_learning_rate_that_is_too_high():
     model, x = linear(), inputs()
