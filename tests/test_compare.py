@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import nanhunt
 from nanhunt.comparison import Comparison, Pair
+from nanhunt.core.copies import NoMemoryError
 from nanhunt.core.stats import fingerprint
 from nanhunt.errors import ReportFormatError, UsageError
 from tests.cases.common import inputs, train
@@ -181,6 +182,51 @@ def test_inputs_of_another_shape_are_said_not_to_be_shared() -> None:
     assert found.inputs.startswith("not shared for 1 of 1 calls")
 
 
+def test_the_order_of_a_sum_is_rounding_in_float64_as_well() -> None:
+    def wide(flipped: bool) -> Program:
+        torch.manual_seed(1)
+        net, x = nn.Linear(8, 8).double(), torch.randn(512, 8, dtype=torch.float64)
+        turned = (lambda y: y.flip(0)) if flipped else (lambda y: y)
+        return net, train(net, lambda _: turned(net(x)).cumsum(0)[-1].sum())
+
+    found = nanhunt.compare(wide(False), wide(True))
+    last = next(p for p in found.pairs if p.baseline and p.baseline.op == "aten.sum.default")
+    assert (last.status, found.inputs) == ("rounding", "shared")
+
+
+def test_inputs_that_the_model_writes_into_are_shared_as_they_came() -> None:
+    class Scaled(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.mul_(3.0))
+
+    def writing() -> Program:
+        net, x = Scaled(4, 4), inputs()
+        return net, train(net, lambda _: net(x.clone()).sum())
+
+    found = nanhunt.compare(writing(), writing())
+    assert found.inputs == "shared"
+    assert {pair.status for pair in found.pairs} == {"identical"}
+
+
+def test_gradients_flow_through_shared_inputs_into_the_model_before() -> None:
+    def adversarial() -> tuple[Any, Callable[[], Any]]:
+        torch.manual_seed(0)
+        generator, discriminator = nn.Linear(4, 4), nn.Linear(4, 1)
+        optimizer = torch.optim.SGD(generator.parameters(), lr=0.1)
+        scaler, x = torch.amp.GradScaler("cpu"), torch.ones(2, 4)
+
+        def step() -> None:
+            optimizer.zero_grad()
+            scaler.scale(discriminator(generator(x)).mean()).backward()
+            scaler.step(optimizer)  # raises when the generator has no gradient
+            scaler.update()
+
+        return {"generator": generator, "discriminator": discriminator}, step
+
+    found = nanhunt.compare(adversarial(), adversarial())
+    assert (found.inputs, found.first_value) == ("shared", None)
+
+
 # -- manners --------------------------------------------------------------------------------------
 
 
@@ -221,3 +267,17 @@ def test_a_step_that_raises_stays_the_users_own_and_both_are_put_back() -> None:
 def test_what_is_no_program_is_refused() -> None:
     with pytest.raises(UsageError, match="modified must be"):
         nanhunt.compare(program(*layers()), nn.Linear(2, 2))
+
+
+def test_without_memory_to_put_things_back_nothing_is_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(_: Any) -> None:
+        raise NoMemoryError("no room")
+
+    one, other = program(*layers()), program(*layers(), seed=2)
+    before = bits(one[0]), bits(other[0])
+    monkeypatch.setattr("nanhunt.core.state.check_room", full)
+    with pytest.raises(UsageError, match="put everything back: no snapshot"):
+        nanhunt.compare(one, other)
+    assert (bits(one[0]), bits(other[0])) == before

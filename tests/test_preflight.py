@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import nanhunt
 from nanhunt.core.stats import fingerprint
-from nanhunt.errors import ReportFormatError
+from nanhunt.errors import ReportFormatError, UsageError
 from nanhunt.facts import Fact, Preflight
 from tests.cases.common import inputs, linear, train
 from tests.learning.loops import HEALTHY
@@ -258,6 +258,17 @@ def test_an_exception_of_the_step_stays_its_own_and_everything_is_put_back() -> 
 
     with pytest.raises(ValueError, match="the user's own"):
         nanhunt.preflight(model, step)
+    assert [fingerprint(p.detach()) for p in model.parameters()] == before
+
+
+def test_without_room_to_put_everything_back_nothing_is_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("nanhunt.core.copies._free_bytes", lambda _: 1)
+    model, x = linear(), inputs()
+    before = [fingerprint(p.detach()) for p in model.parameters()]
+    with pytest.raises(UsageError, match="put everything back"):
+        nanhunt.preflight(model, train(model, lambda _: model(x).sum()))
     assert [fingerprint(p.detach()) for p in model.parameters()] == before
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -12,18 +13,21 @@ import torch
 from torch import Tensor
 
 from nanhunt.comparison import Comparison, Pair
-from nanhunt.core.recording import Recorded, RecordedStep
+from nanhunt.core.recording import Recorded, RecordedStep, forget_noise
 from nanhunt.core.stats import is_lazy
 from nanhunt.errors import UsageError
 
 NOISY_RUNS = 3
 MARGIN = 4.0  # the spread of a few noisy runs, times this, is taken for what rounding explains
-_EPSILON = {
-    "float16": 2.0**-11,
-    "bfloat16": 2.0**-8,
-    "complex32": 2.0**-11,
-    "float32": 2.0**-24,
-    "complex64": 2.0**-24,
+_EPSILON = {  # one unit in the last place, relative
+    name: torch.finfo(getattr(torch, real)).eps
+    for real, names in (
+        ("float16", ("float16", "complex32")),
+        ("bfloat16", ("bfloat16",)),
+        ("float32", ("float32", "complex64")),
+        ("float64", ("float64", "complex128")),
+    )
+    for name in names
 }
 Rename = Mapping[str, str] | Callable[[str], str] | None
 Match = tuple[int | None, int | None]
@@ -42,10 +46,13 @@ def compare(
     that the baseline's got, and the random numbers begin alike.
 
     How far values may be apart is not a fixed tolerance: the baseline's step is run three
-    more times with every operation's result rounded at random in the last place of the
-    coarser of the two dtypes, and four times the spread of each result is what rounding
+    more times with every operation's result moved at random by one unit in the last place of
+    the coarser of the two dtypes, and four times the spread of each result is what rounding
     explains. Of large results 65,536 evenly spaced elements are compared; "identical" is
-    said of all bits.
+    said of all bits, of an operation's first output.
+
+    With several root modules (generator and discriminator) each gets the inputs that the
+    baseline's got: what one of them does differently does not reach the others.
 
     Args:
         baseline: (model, step_fn) of the program that works.
@@ -53,7 +60,8 @@ def compare(
         rename: dict or function from the baseline's names to the modified model's.
 
     Raises:
-        UsageError: one of the two is not (model, step_fn).
+        UsageError: one of the two is not (model, step_fn), or there is no memory to keep
+            what must be put back; nothing has been changed then.
         Exception: whatever one of the steps raises; everything has been put back.
 
     Example:
@@ -83,8 +91,9 @@ def compare(
         unmatched = _share_weights(one, other, rename)
         other.run_and_undo()
         matches = _align(first_ops, other.ops, rename)
-        tolerances = _tolerances(one, first_ops, other.ops, matches)
-        return _comparison(one, other, first_ops, matches, tolerances, unmatched)
+        tolerances, notes = _tolerances(one, first_ops, other.ops, matches)
+        found = _comparison(one, other, first_ops, matches, tolerances, unmatched)
+        return dataclasses.replace(found, notes=tuple(notes))
 
 
 def _program(given: Any, name: str) -> RecordedStep:
@@ -173,8 +182,12 @@ def _in_order(matches: list[Match]) -> list[Match]:
 
 def _tolerances(
     one: RecordedStep, first: list[Recorded], second: list[Recorded], matches: list[Match]
-) -> dict[int, float]:
-    """Per operation of the baseline, how far its result may be off by rounding alone."""
+) -> tuple[dict[int, float], list[str]]:
+    """Per operation of the baseline, how far its result may be off by rounding alone.
+
+    Returns:
+        The tolerances, and notes about runs that could not be used.
+    """
     sizes: dict[int, float] = {}
     for mine, theirs in matches:
         if mine is not None:
@@ -182,17 +195,21 @@ def _tolerances(
             dtypes += [second[theirs].side.dtype] if theirs is not None else []
             sizes[mine] = max(_EPSILON.get(dtype, 0.0) for dtype in dtypes)
     spread: dict[int, float] = defaultdict(float)
+    notes: list[str] = []
+    forget_noise()
     one.noise = lambda number: sizes.get(number, 0.0)
     for _ in range(NOISY_RUNS):
         one.run_and_undo()
         if [op.side.op for op in one.ops] != [op.side.op for op in first]:
-            continue  # the noise changed the program's own course
+            notes = ["rounding noise changed the baseline's own course: tolerances are too narrow"]
+            continue
         for index, (plain, noisy) in enumerate(zip(first, one.ops, strict=True)):
             spread[index] = max(spread[index], _distance(plain, noisy) or 0.0)
-    return {
+    tolerances = {
         index: MARGIN * spread[index] + sizes.get(index, 0.0) * (first[index].side.absmax or 0.0)
         for index in range(len(first))
     }
+    return tolerances, notes
 
 
 def _distance(one: Recorded, other: Recorded) -> float | None:

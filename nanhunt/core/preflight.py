@@ -18,6 +18,7 @@ from nanhunt.core.sentinel import StepFacts
 from nanhunt.core.stats import dtype_name, is_lazy
 from nanhunt.core.target import parameters_of
 from nanhunt.core.where import source_of
+from nanhunt.errors import UsageError
 from nanhunt.facts import AutocastRegion, Fact, ModuleFacts, ParameterCount, Preflight
 from nanhunt.report import Finding
 
@@ -37,7 +38,8 @@ def preflight(model: Any, step_fn: Callable[..., Any], **options: Any) -> Prefli
         The facts, those that somebody should look at first.
 
     Raises:
-        UsageError: the call cannot work as written; nothing has been changed.
+        UsageError: the call cannot work as written, or there is no memory to keep what must be
+            put back; nothing has been changed.
         Exception: whatever the step raises; everything has been put back.
 
     Example:
@@ -66,6 +68,12 @@ class _Flight(Hunt):
     result: Preflight
 
     def _step(self) -> Finding | None:
+        for optimizer in self._optimizers:
+            self._snapshot.before_optimizer(optimizer)
+        if self._snapshot.missing:
+            raise UsageError(
+                f"a preflight must be able to put everything back: {self._snapshot.missing}"
+            )
         self._outputs = OutputCensus()
         activity = Activity()
         self._modules = ModuleStack(
@@ -124,14 +132,12 @@ class _Flight(Hunt):
         found = [*self._of_graph(facts), *self._of_values(), *self._of_optimizers(facts)]
         found += [*self._of_batch_norms(), *self._of_lines()]
         found.sort(key=lambda fact: fact.severity != "warning")
-        missing = self._snapshot.missing
         return Preflight(
             title=self._target.title(),
             facts=tuple(found),
             modules=tuple(self._module_facts()),
             regions=tuple(self._regions()),
             parameters=tuple(self._counts()),
-            notes=(f"{missing}: the step was not undone",) if missing else (),
         )
 
     # -- facts ------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from nanhunt.comparison import OpSide
 from nanhunt.core.calls import CallWatch
@@ -20,8 +20,9 @@ from nanhunt.core.modules import ModuleStack
 from nanhunt.core.observe import Activity
 from nanhunt.core.opargs import flat, is_view, written_positions
 from nanhunt.core.rng import RandomState
-from nanhunt.core.stats import dtype_name, fingerprint, plain_tensors, real_values
+from nanhunt.core.stats import dtype_name, fingerprint, real_values
 from nanhunt.core.where import Stack
+from nanhunt.errors import UsageError
 from nanhunt.report import Finding
 
 SAMPLED = 1 << 16  # elements of each output that are kept to compare values, evenly spaced
@@ -79,6 +80,15 @@ class OpTape(TorchDispatchMode):
         self.ops.append(self._record(func, first, stack))
         return out
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What runs in this block is no part of the step."""
+        self.quiet = True
+        try:
+            yield
+        finally:
+            self.quiet = False
+
     def _with_noise(self, func: Any, out: Any) -> Any:
         size = self._noise(len(self.ops))
         fresh = isinstance(out, Tensor) and not written_positions(func) and not is_view(func)
@@ -86,14 +96,14 @@ class OpTape(TorchDispatchMode):
             return out
         shape, device = out.shape, out.device
         signs = torch.randint(0, 2, shape, generator=_generator(device), device=device) * 2 - 1
-        return out * (1 + size * signs).to(_real_dtype(out))
+        return out * (1 + size * signs.to(_real_dtype(out)))
 
     def _record(self, func: Any, tensor: Tensor, stack: Stack) -> Recorded:
         place, call = self._modules.place, self._calls.current
         values = real_values(tensor)
         sample = None
         if values is not None and values.numel():
-            every = max(values.numel() // SAMPLED, 1)
+            every = -(-values.numel() // SAMPLED)
             sample = values.reshape(-1)[::every].to(torch.float64).cpu().clone()
         finite = sample[torch.isfinite(sample)] if sample is not None else None
         side = OpSide(
@@ -122,6 +132,11 @@ def _generator(device: torch.device) -> torch.Generator:
     if device not in _GENERATORS:
         _GENERATORS[device] = torch.Generator(device).manual_seed(0)
     return _GENERATORS[device]
+
+
+def forget_noise() -> None:
+    """The noise begins anew: the same comparison gives the same tolerances."""
+    _GENERATORS.clear()
 
 
 def _real_dtype(tensor: Tensor) -> torch.dtype:
@@ -167,6 +182,10 @@ class RecordedStep(Hunt):
     def _step(self) -> Finding | None:
         for optimizer in self._optimizers:  # before the baseline's weights are written
             self._snapshot.before_optimizer(optimizer)
+        if self._snapshot.missing:
+            raise UsageError(
+                f"a comparison must be able to put everything back: {self._snapshot.missing}"
+            )
         self._prepare()
         activity = Activity()
         modules = ModuleStack(self._target, activity.in_backward, lambda function: function())
@@ -211,31 +230,56 @@ class RecordedStep(Hunt):
     def _feeder(self, key: str, tape: OpTape) -> Callable[..., Any]:
         def feed(_module: Any, args: Any, kwargs: Any) -> Any:
             number = len(self.inputs[key])
-            self.inputs[key].append((args, kwargs))
             if self.given is None:
+                with tape.paused():  # the step may write into them afterwards
+                    self.inputs[key].append(tree_map_only(Tensor, _copy, (args, kwargs)))
                 return None
+            self.inputs[key].append(((), {}))  # only how many matters
             waiting = self.given.get(key, [])
             if number < len(waiting) and _alike(waiting[number], (args, kwargs)):
                 self.shared_inputs[0] += 1
-                tape.quiet = True
-                try:
-                    return _copies(waiting[number])
-                finally:
-                    tape.quiet = False
+                with tape.paused():
+                    return _replaced((args, kwargs), waiting[number])
             self.shared_inputs[1] += 1
             return None
 
         return feed
 
 
+class _Instead(torch.autograd.Function):
+    """Another value in place of a tensor, whose gradient goes where the tensor came from."""
+
+    @staticmethod
+    def forward(_ctx: Any, _own: Tensor, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(_ctx: Any, gradient: Any) -> Any:
+        return gradient, None
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone()
+
+
+def _tensors(call: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(call) if isinstance(leaf, Tensor)]
+
+
 def _alike(one: Any, other: Any) -> bool:
-    first, second = plain_tensors(list(one)), plain_tensors(list(other))
+    first, second = _tensors(one), _tensors(other)
     return len(first) == len(second) and all(
         a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
         for a, b in zip(first, second, strict=True)
     )
 
 
-def _copies(call: tuple[Any, Any]) -> Any:
-    """The baseline's inputs without their graphs; a graph of the other model is no use here."""
-    return tree_map_only(Tensor, lambda t: t.detach().clone().requires_grad_(t.requires_grad), call)
+def _replaced(call: tuple[Any, Any], given: tuple[Any, Any]) -> Any:
+    """The call with the baseline's values; graph and structure stay the program's own."""
+    values = iter(_tensors(given))
+
+    def instead(own: Tensor) -> Tensor:
+        value = next(values)
+        return _Instead.apply(own, value) if own.requires_grad else value.clone()
+
+    return tree_map_only(Tensor, instead, call)
