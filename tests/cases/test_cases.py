@@ -84,6 +84,8 @@ def _bad(value: Any) -> bool:
         return any(_bad(v) for k, v in value.items() if "loss" in str(k))
     if isinstance(value, float):
         return not math.isfinite(value)
+    if isinstance(value, torch.Tensor) and value.is_sparse:
+        value = value.coalesce().values()
     return isinstance(value, torch.Tensor) and not bool(torch.isfinite(value).all())
 
 

@@ -297,6 +297,26 @@ def padding_that_leaves_a_sentence_no_key():
     )
 
 
+@failing(kind="nan", phase="forward", module="bad", step=0, cause="zero_by_zero")
+def a_deviation_of_zero_by_hand():
+    def standardise(x: Tensor) -> Tensor:
+        x = x * 0
+        spread = x.var(-1, keepdim=True).sqrt()
+        return (x - x.mean(-1, keepdim=True)) / spread  # culprit
+
+    return in_module(standardise)
+
+
+@failing(kind="inf", phase="backward", module=None, node="SqrtBackward0", step=0,
+         cause="sqrt_gradient_at_zero")  # fmt: skip
+def sparse_gradients_at_a_singular_point():
+    torch.manual_seed(0)
+    model, index = nn.Embedding(10, 4, sparse=True), torch.tensor([1, 2])
+    optimizer = torch.optim.SparseAdam(model.parameters())
+    loss = lambda _: (model(index) - model(index)).abs().sqrt().sum()  # noqa: E731  # culprit
+    return model, train(model, loss, optimizer)
+
+
 @failing(kind="nan", phase="forward", module=None, step=2, cause="mean_of_nothing")
 def a_loss_over_an_empty_mask():
     model, x = linear(), inputs()

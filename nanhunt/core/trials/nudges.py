@@ -93,6 +93,24 @@ def safe_divisor(scene: Scene, target: Target) -> Remedy | None:
     )
 
 
+def epsilon_under_root(scene: Scene, target: Target) -> Remedy | None:
+    """`x / (v + eps).sqrt()`: the divisor's root is kept away from 0, for its backward as well."""
+    if scene.main is None:
+        return None
+    epsilon = safe_epsilon(scene)
+    for made, _ in scene.straight_up(scene.main, "other"):
+        if made.packet == "aten.sqrt" and function_name(made.call) in ("sqrt", "sqrt_"):
+            return nudge(
+                target,
+                made.call,
+                0,
+                f"add {epsilon:g} under the divisor's root",
+                lambda x: x + epsilon,
+                lambda text: f"{text} + {epsilon:g}",
+            )
+    return None
+
+
 def clamp_divisor(scene: Scene, target: Target) -> Remedy | None:
     """A divisor kept at or above a small number; for divisors that are never negative."""
     call, epsilon = call_to_blame(scene), safe_epsilon(scene)

@@ -71,7 +71,8 @@ class Prover:
         if not remedies:
             return ()
         facts, _ = self._replayer.replay(scale=self._scale, keep_gradients=True)
-        self._gradients = {n: g for n, g in facts.gradients.items() if torch.isfinite(g).all()}
+        dense = ((n, g) for n, g in facts.gradients.items() if g.layout == torch.strided)
+        self._gradients = {name: grad for name, grad in dense if torch.isfinite(grad).all()}
         done = []
         for number, remedy in enumerate(remedies, 1):
             self._tell(f"trying remedy {number} of {len(remedies)}")
@@ -192,7 +193,7 @@ class Prover:
         changes = []
         for name, before in self._gradients.items():
             after = facts.gradients.get(name)
-            if after is None or after.shape != before.shape or before.is_sparse:
+            if after is None or after.shape != before.shape or after.layout != torch.strided:
                 continue
             size = before.abs().double().norm().item()
             moved = (after.double() - before.double()).abs().norm().item()

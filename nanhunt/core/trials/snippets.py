@@ -70,7 +70,9 @@ class Expression(NamedTuple):
                 return None
             start, end = _span(self.text, part)
             old = self.text.encode()[start:end].decode()
-            pieces.append((start, end, change(old if _is_atom(part) else f"({old})")))
+            new = change(old if _is_atom(part) else f"({old})")
+            atom = _is_atom(ast.parse(new, mode="eval").body)
+            pieces.append((start, end, new if atom else f"({new})"))
         text = self.text.encode()
         for start, end, new in sorted(pieces, reverse=True):
             text = text[:start] + new.encode() + text[end:]

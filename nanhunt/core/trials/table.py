@@ -23,7 +23,11 @@ _LARGE_UPDATE: tuple[Maker, ...] = (
     states.smaller_rates_since_the_step_before,
 )
 _AT_ZERO: tuple[Maker, ...] = (nudges.clamp_input, nudges.add_epsilon)
-_DIVISOR: tuple[Maker, ...] = (nudges.clamp_divisor, nudges.safe_divisor)
+_DIVISOR: tuple[Maker, ...] = (
+    nudges.epsilon_under_root,
+    nudges.clamp_divisor,
+    nudges.safe_divisor,
+)
 
 REMEDIES: dict[str, tuple[Maker, ...]] = {
     # half precision
