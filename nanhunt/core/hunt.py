@@ -126,6 +126,7 @@ class Hunt:
         self._skips = SkipWatch()
         self._history = History()
         self._learning: LearningLog | None = None
+        self._hidden_gradients = False
         self._ledger = Ledger(self._target)
         self._exact_labels: set[str] = set()
         self._backwards_before = 0
@@ -269,6 +270,11 @@ class Hunt:
 
     def _note_first_step(self, observer: Observer, facts: StepFacts) -> None:
         """Takes over what the observed first step shows besides failures."""
+        if observer.hides_gradients:
+            self._hidden_gradients = True
+            self._ledger.notes.append(
+                "the step puts gradients through nan_to_num: they are looked at before that"
+            )
         if self._learning is not None:
             self._learning.ran = observer.modules.names()
             if facts.scaled and next(iter(observer.parts), "") == "clip":
@@ -331,6 +337,7 @@ class Hunt:
             self._ledger.acquitted,
             past,
             self._batches,
+            self._hidden_gradients,
         )
         batches = [self._batches.current] if self._batches is not None else []
         growths, variables = self._history.growths(), self._around.named
@@ -401,6 +408,7 @@ class Hunt:
             acquitted=self._ledger.acquitted,
             exact_labels=self._exact_labels,
             activity=activity,
+            hidden_gradients=self._hidden_gradients,
         )
         log, scalers = self._learning, self._scalers
         if log is not None:

@@ -93,6 +93,7 @@ class Observer(TorchDispatchMode):
         self.failed: OpRecord | None = None
         self.clears: list[tuple[int, Region]] = []
         self.parts: dict[str, Stack] = {}
+        self.hides_gradients = False
         self._target = target
         self._closeup = closeup
         self._calls = CallWatch(self._module_now) if calls or closeup else None
@@ -161,6 +162,8 @@ class Observer(TorchDispatchMode):
     def _keep(self, running: _Running, results: list[tuple[Tensor, Value]]) -> None:
         outputs = [value for _, value in results]
         op, packet = running.op, optable.packet(running.op)
+        if packet in optable.HIDES and self._reads_gradients(running.inputs):
+            self.hides_gradients = True
         bad_in = any(value.bad for value in running.inputs)
         self._note_writes(running.number, results)
         if any(value.bad for value in outputs):

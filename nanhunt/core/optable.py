@@ -86,6 +86,9 @@ PREDICATE_PARTS = frozenset({"aten.eq", "aten.ne"})
 # Inf is somebody's constant. Saturating functions (softmax, tanh, clamp, exp of -Inf) are not here.
 SWALLOWS_OVERFLOW = frozenset({"aten.rsqrt", "aten.reciprocal", "aten.nan_to_num"})
 
+# Replaces what is not finite: gradients must be looked at before it.
+HIDES = frozenset({"aten.nan_to_num", "aten.nan_to_num_"})
+
 # Makes an Inf out of a singular point, not by overflow: log(0), 1/0, 0 ** -1, atanh(1).
 SINGULAR = frozenset(
     f"aten.{name}"

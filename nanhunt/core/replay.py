@@ -59,6 +59,7 @@ class Replayer:
         acquitted: buffers not to be looked at.
         past: the step before, if it can be run again.
         upcoming: the batches to come, if the hunt hands them out.
+        hidden_gradients: see `Sentinel`.
 
     Attributes:
         replays: how often the step has been run.
@@ -75,6 +76,7 @@ class Replayer:
         acquitted: set[str],
         past: Past | None = None,
         upcoming: Upcoming | None = None,
+        hidden_gradients: bool = False,
     ) -> None:
         self.target = target
         self.snapshot = snapshot
@@ -85,6 +87,7 @@ class Replayer:
         self._run = run
         self._acquitted = acquitted
         self._upcoming = upcoming
+        self._hidden_gradients = hidden_gradients
         self.replays = 0
 
     def exact_facts(self) -> StepFacts:
@@ -238,6 +241,7 @@ class Replayer:
             exact=True,
             count_skipped=count_skipped,
             keep_gradients=keep_gradients,
+            hidden_gradients=self._hidden_gradients,
             observer=observer,
             acquitted=self._acquitted,
             activity=observer.activity if observer is not None else None,

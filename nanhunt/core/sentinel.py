@@ -81,6 +81,8 @@ class Sentinel:
         optimizers, scalers: known ones; those that show up are appended.
         exact: test every tensor on the spot, name the bad ones, take fingerprints.
         keep_gradients: copy the gradients that updates are given.
+        hidden_gradients: look at gradients after each backward already, since the step replaces
+            what is not finite in them before its update.
         observer: gives sinks their memory and time in exact mode.
     """
 
@@ -98,6 +100,7 @@ class Sentinel:
         acquitted: Iterable[str] = (),
         exact_labels: Iterable[str] = (),
         activity: Activity | None = None,
+        hidden_gradients: bool = False,
     ) -> None:
         self._target = target
         self._snapshot = snapshot
@@ -106,6 +109,7 @@ class Sentinel:
         self._exact = exact
         self._count_skipped = count_skipped
         self._keep_gradients = keep_gradients
+        self._hidden_gradients = hidden_gradients
         self._observer = observer
         self._acquitted = frozenset(acquitted)
         self._exact_labels = frozenset(exact_labels)
@@ -161,6 +165,9 @@ class Sentinel:
                 self.activity.backward -= 1
                 if self.after_backward is not None and not inner:
                     self.after_backward()
+                if self._hidden_gradients and not inner and not self.facts.scaled:
+                    for optimizer in self._optimizers:
+                        self._check_gradients(optimizer)
 
         return backward
 

@@ -246,3 +246,31 @@ def second_optimizer_of_a_gan():
 )
 def in_place_after_the_culprit():
     return in_module(lambda x: torch.acos(x * 0 + 1).mul_(2).add_(1))  # culprit
+
+
+@failing(
+    kind="inf",
+    phase="backward",
+    module=None,
+    node="SqrtBackward0",
+    step=3,
+    silent=True,
+    cause="sqrt_gradient_at_zero",
+)
+def gradients_that_the_loop_makes_finite_again():
+    model, x = linear(), inputs()
+    optimizer = torch.optim.Adam(model.parameters())
+    count = {"steps": -1}
+
+    def step() -> Tensor:
+        count["steps"] += 1
+        optimizer.zero_grad()
+        y = model(x).abs()
+        loss = (y * 0 if count["steps"] == 3 else y).sqrt().sum()  # culprit
+        loss.backward()
+        for parameter in model.parameters():
+            parameter.grad.nan_to_num_(0.0, 0.0, 0.0)
+        optimizer.step()
+        return loss.detach()
+
+    return model, step
