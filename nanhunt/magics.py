@@ -6,6 +6,7 @@ import argparse
 import difflib
 import re
 import shlex
+import sys
 from typing import Any, NoReturn
 
 from IPython.core.completer import CompletionContext, SimpleCompletion
@@ -100,7 +101,7 @@ class NanhuntMagics(Magics):
         assert shell is not None
         # An empty line for the magic's own, so that line numbers are those of the whole cell.
         source = "\n" + shell.transform_cell(cell)
-        name = shell.compile.cache(source, shell.execution_count, raw_code=cell)
+        name = shell.compile.cache(source, _number_of_the_running_cell(shell), raw_code=cell)
         loop = CellLoop(source, name, shell.user_ns)
         if loop.replayable:
             return _hunt_loop(loop, arguments)
@@ -160,6 +161,17 @@ class NanhuntMagics(Magics):
             if not close and names:
                 hint = f"; fitting names here: {', '.join(sorted(names)[:8])}"
             raise UsageError(f"%nanhunt: {expression}: {error}{hint}") from None
+
+
+def _number_of_the_running_cell(shell: InteractiveShell) -> int:
+    """The number at the cell's prompt; IPython 9 counts on before a cell runs, 8 after it."""
+    numbers = getattr(shell.compile, "_filename_map", {})
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        if frame.f_code.co_filename in numbers:
+            return int(numbers[frame.f_code.co_filename])
+        frame = frame.f_back
+    return int(shell.execution_count)
 
 
 def _hunt_loop(loop: CellLoop, arguments: dict[str, Any]) -> Report:

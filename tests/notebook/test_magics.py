@@ -68,6 +68,19 @@ def test_remedies_and_confirmation_are_options_of_the_magic(shell: InteractiveSh
     assert run(shell, "%nanhunt model step --steps 3 --no-trials").result.finding.trials == ()
 
 
+def test_the_cell_magic_names_its_cell_by_the_number_at_its_prompt(
+    shell: InteractiveShell,
+) -> None:
+    cell = (
+        "%%nanhunt model\nfor n in range(3):\n    step()\n    (model(x) * 0).log().sum().backward()"
+    )
+    cell += "\n    optimizer.step()"
+    result = run(shell, cell.replace("    step()\n", ""))
+    finding = result.result.finding
+    assert finding.source.cell == result.execution_count
+    assert finding.source.line == 3
+
+
 def test_the_line_magic_returns_the_report(shell: InteractiveShell) -> None:
     report = run(shell, "%nanhunt model step --steps 3").result
     assert isinstance(report, nanhunt.Report)
