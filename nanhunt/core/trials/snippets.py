@@ -68,9 +68,9 @@ class Expression(NamedTuple):
             part = self.argument(position)
             if part is None:
                 return None
-            start, end = _span(self.text, part)
+            start, end, bracketed = _with_brackets(self.text.encode(), *_span(self.text, part))
             old = self.text.encode()[start:end].decode()
-            new = change(old if _is_atom(part) else f"({old})")
+            new = change(old if bracketed or _is_atom(part) else f"({old})")
             atom = _is_atom(ast.parse(new, mode="eval").body)
             pieces.append((start, end, new if atom else f"({new})"))
         text = self.text.encode()
@@ -137,6 +137,15 @@ def _span(text: str, node: ast.expr) -> tuple[int, int]:
         starts.append(starts[-1] + len(line))
     end_line, end_column = node.end_lineno or node.lineno, node.end_col_offset or 0
     return starts[node.lineno - 1] + node.col_offset, starts[end_line - 1] + end_column
+
+
+def _with_brackets(text: bytes, start: int, end: int) -> tuple[int, int, bool]:
+    """Takes brackets that the user put around an operand as a part of it; not a call's own."""
+    around = text[start - 1 : start] == b"(" and text[end : end + 1] == b")"
+    before = text[start - 2 : start - 1] if start >= 2 else b""
+    if around and start > 1 and not (before.isalnum() or before in (b"_", b"]", b")")):
+        return start - 1, end + 1, True
+    return start, end, False
 
 
 def _is_atom(node: ast.expr) -> bool:
