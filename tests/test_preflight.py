@@ -22,8 +22,10 @@ from nanhunt.core.stats import fingerprint
 from nanhunt.errors import ReportFormatError, UsageError
 from nanhunt.facts import Fact, Preflight
 from tests.cases.common import inputs, linear, train
-from tests.learning.loops import HEALTHY
+from tests.learning import healthy
+from tests.learning.book import HEALTHY
 
+assert healthy  # fills HEALTHY
 STORIES = [speech_enhancer, audio_codec, fourier_inpainting, localiser, resumed_diffusion]
 
 

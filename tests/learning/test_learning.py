@@ -9,8 +9,10 @@ import torch
 
 import nanhunt
 from nanhunt.core.learning import RULES
-from tests.learning.loops import BROKEN, HEALTHY, Program, clipping
+from tests.learning import broken, healthy
+from tests.learning.book import BROKEN, HEALTHY, Program, clipping
 
+assert all((broken, healthy))  # they fill the two lists
 STEPS = 40
 
 
