@@ -377,3 +377,26 @@ def test_a_failure_of_the_compiled_code_alone_is_told_as_such() -> None:
     assert finding is not None
     assert finding.cause == "compiler_only"
     assert finding.step == 0
+
+
+def test_without_room_for_a_close_look_the_place_is_still_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    model, x = nn.Linear(2, 1), torch.ones(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def step_fn() -> None:
+        optimizer.zero_grad()
+        (model(x) * 0).log().sum().backward()
+        optimizer.step()
+
+    for place in ("__init__", "after"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"nanhunt.core.evidence.Look.{place}", full)
+            finding = nanhunt.hunt(model, step_fn, steps=2, progress=False).finding
+        assert finding is not None
+        assert finding.op == "aten.log.default"
+        assert finding.cause == "not_established"

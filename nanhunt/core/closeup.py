@@ -127,7 +127,10 @@ class Closeup:
         self._spread_marks(index)
         if index not in self._looks:
             return
-        evidence = self._looks[index].after(results, out)
+        try:
+            evidence = self._looks[index].after(results, out)
+        except torch.OutOfMemoryError:  # no room for a close look: the values stay unknown
+            return
         if index == self._forward_index:
             self.forward = evidence
             self._marked = {v.region.key: 0 for _, v in results if v.region is not None}
