@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import torch
 
 import nanhunt
+from nanhunt.core.stats import fingerprint
 from tests.campaign.architectures import NAMES
-from tests.campaign.injections import KINDS
+from tests.campaign.injections import KINDS, draw
 from tests.campaign.run import injections
 
 
@@ -22,6 +26,20 @@ def test_sixty_injected_faults_are_placed_exactly() -> None:
         assert not wrong, f"seed {seed}, {injection.kind} in {injection.architecture}"
         kinds.add(injection.kind)
     assert kinds == set(KINDS)
+
+
+def end_of_hunt(seed: int, **options: Any) -> list[tuple[int, int]]:
+    torch.manual_seed(0)
+    injection = draw(seed, NAMES)
+    assert injection is not None
+    nanhunt.hunt(injection.model, injection.step, steps=5, progress=False, **options)
+    tensors = [*injection.model.parameters(), *injection.model.buffers(), torch.get_rng_state()]
+    return [fingerprint(tensor.detach()) for tensor in tensors]
+
+
+def test_after_trials_and_confirmation_the_state_is_that_of_a_hunt_without_them() -> None:
+    for seed, _ in injections(8, seed=555):
+        assert end_of_hunt(seed, trials=False) == end_of_hunt(seed, confirm=2), seed
 
 
 @pytest.mark.parametrize("seed", [1, 2])
