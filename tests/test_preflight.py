@@ -190,6 +190,38 @@ def test_a_result_near_the_end_of_its_dtype_is_a_warning() -> None:
     assert "within a factor of four" in the(facts, "near_overflow").text
 
 
+def test_only_the_operation_that_overflows_is_named_and_no_memory_that_nobody_wrote() -> None:
+    model, x = linear(), inputs()
+
+    def loss(_: int) -> Tensor:
+        half = (model(x) * 0).half() + 60000
+        torch.empty(64, dtype=torch.float16).fill_(float("inf"))
+        torch.empty_like(half)
+        return (half * 2).abs().float().sum()
+
+    fact = the(facts_of(model, loss), "not_finite")
+    assert "aten.mul" in fact.text
+    grown = the(
+        facts_of(model, lambda _: (model(x).half() + 100).exp_().float().sum()), "not_finite"
+    )
+    assert "aten.exp_" in grown.text
+
+
+def test_the_loss_scale_is_that_at_the_start() -> None:
+    model, x = linear(), inputs()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+
+    def step() -> None:
+        scaler.scale(model(x).pow(2).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    facts = nanhunt.preflight(model, step)
+    assert the(facts, "loss_scale").text == f"GradScaler at {2.0**127:g}"
+    assert "1 skipped by GradScaler" in the(facts, "updates").text
+
+
 def test_a_step_without_backward_is_a_warning() -> None:
     model, x = linear(), inputs()
     fact = the(nanhunt.preflight(model, lambda: model(x).sum().detach()), "no_backward")

@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from nanhunt.core import optable
 from nanhunt.core.calls import autocast_now
 from nanhunt.core.modules import ModuleStack, Place
 from nanhunt.core.opargs import flat
 from nanhunt.core.scene import HALVES
-from nanhunt.core.stats import dtype_name, plain_tensors, tensor_stats
+from nanhunt.core.stats import dtype_name, is_bad, plain_tensors, tensor_stats
 from nanhunt.core.target import Target
 from nanhunt.core.where import CALL_STEP, Line, kind_of
 from nanhunt.report import TensorStats
@@ -70,9 +71,12 @@ class OpCensus(TorchDispatchMode):
         if place is not None:
             counter = self.dtypes.setdefault(place.module, Counter())
             counter.update(dtype_name(tensor.dtype) for tensor in results)
-        for tensor in results:
-            if tensor.dtype in HALVES:
-                self._note_half(str(func), tensor, place.module if place else OUTSIDE)
+        if optable.packet(str(func)) not in optable.UNINITIALISED | optable.WRITES_CONSTANTS:
+            written = {id(tensor) for tensor in results}
+            given = [t for value in args for _, t in flat(value) if id(t) not in written]
+            for tensor in results:
+                if tensor.dtype in HALVES:
+                    self._note_half(str(func), tensor, given, place.module if place else OUTSIDE)
         if any(tensor.dtype == torch.complex32 for tensor in results):
             given = [t for value in args for _, t in flat(value)]
             if not any(tensor.dtype == torch.complex32 for tensor in given):
@@ -80,10 +84,12 @@ class OpCensus(TorchDispatchMode):
                 self.births.setdefault((str(func), line), place.module if place else None)
         return out
 
-    def _note_half(self, op: str, tensor: Tensor, module: str) -> None:
+    def _note_half(self, op: str, tensor: Tensor, given: list[Tensor], module: str) -> None:
         stats = tensor_stats(tensor, op)
         if stats.headroom is None and not stats.bad:
             return
+        if stats.bad and any(map(is_bad, given)):
+            return  # it only passes on what came in
         headroom = -1.0 if stats.bad else float(stats.headroom or 0.0)
         known = self.closest.get(module)
         if known is None or headroom < known.headroom:

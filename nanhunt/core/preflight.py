@@ -74,6 +74,7 @@ class _Flight(Hunt):
             raise UsageError(
                 f"a preflight must be able to put everything back: {self._snapshot.missing}"
             )
+        self._scales = [s.get_scale() for s in self._scalers if s.is_enabled()]
         self._outputs = OutputCensus()
         activity = Activity()
         self._modules = ModuleStack(
@@ -243,9 +244,8 @@ class _Flight(Hunt):
         if skips:
             text += f", {skips} skipped by GradScaler"
         yield Fact("updates", "info", text)
-        for scaler in self._scalers:
-            if scaler.is_enabled():
-                yield Fact("loss_scale", "info", f"GradScaler at {scaler.get_scale():g}")
+        for scale in self._scales:
+            yield Fact("loss_scale", "info", f"GradScaler at {scale:g}")
         if facts.plain_step_with_scaler:
             text = "the loss was scaled, and optimizer.step() called instead of scaler.step()"
             yield Fact("plain_step_with_scaler", "warning", text)
