@@ -30,6 +30,7 @@ from nanhunt.report import TensorStats
 _MOVES = frozenset(
     {"to", "cuda", "cpu", "half", "float", "double", "bfloat16", "type", "detach", "contiguous"}
 )
+_NOT_COMPUTED = optable.UNINITIALISED | optable.WRITES_CONSTANTS | optable.LITERALS
 _GRAPH_NODES = 20_000
 OUTSIDE = "(outside the model)"
 
@@ -71,7 +72,7 @@ class OpCensus(TorchDispatchMode):
         if place is not None:
             counter = self.dtypes.setdefault(place.module, Counter())
             counter.update(dtype_name(tensor.dtype) for tensor in results)
-        if optable.packet(str(func)) not in optable.UNINITIALISED | optable.WRITES_CONSTANTS:
+        if optable.packet(str(func)) not in _NOT_COMPUTED:
             written = {id(tensor) for tensor in results}
             given = [t for value in args for _, t in flat(value) if id(t) not in written]
             for tensor in results:

@@ -317,6 +317,13 @@ def sparse_gradients_at_a_singular_point():
     return model, train(model, loss, optimizer)
 
 
+@failing(kind="nan", phase="forward", module=None, step=0, cause="all_targets_ignored")
+def a_criterion_as_a_module_with_no_target_left():
+    model, x, criterion = linear(), inputs(), nn.CrossEntropyLoss()
+    targets = torch.full((3,), -100)
+    return model, train(model, lambda _: criterion(model(x), targets))  # culprit
+
+
 @failing(kind="nan", phase="forward", module=None, step=2, cause="mean_of_nothing")
 def a_loss_over_an_empty_mask():
     model, x = linear(), inputs()

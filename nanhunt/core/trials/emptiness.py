@@ -155,7 +155,7 @@ def mean_or_zero(scene: Scene, target: Target) -> Remedy | None:
             x = expression.written(first)
             return replaced(expression, f"({x}.sum() / max({x}.numel(), 1))")
         target_node = expression.argument(1)
-        if target_node is None or expression.site.module is not None:
+        if target_node is None or not expression.names_function:
             return None
         text, wanted = expression.text[1:-1], expression.written(target_node)
         if "reduction" in text or "ignore_index" in text:

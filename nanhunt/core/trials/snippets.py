@@ -56,6 +56,13 @@ class Expression(NamedTuple):
         """The file it stands in."""
         return self.site.code.co_filename
 
+    @property
+    def names_function(self) -> bool:
+        """Whether the torch function is called by its own name, not through a module."""
+        function = self.node.func if isinstance(self.node, ast.Call) else None
+        written = getattr(function, "attr", getattr(function, "id", None))
+        return bool(written == getattr(self.site.function, "__name__", ""))
+
     def argument(self, position: int) -> ast.expr | None:
         """The expression of an argument of the torch function, the receiver being the first."""
         place = self._place(position)
