@@ -20,6 +20,7 @@ from nanhunt.core.where import Line, source_of
 from nanhunt.report import Finding, TensorStats
 
 HALVES = (torch.float16, torch.bfloat16, torch.complex32)
+_CAST_OPS = ("aten._to_copy", "aten.copy_")
 _CASTS = ("half", "bfloat16", "to", "type", "type_as", "float", "double", "__get__")
 _STRAIGHT = 6  # operations that are followed so
 _WIDE = (torch.float32, torch.float64)
@@ -148,9 +149,12 @@ class Scene:
 
     def half_cast(self, evidence: OpEvidence) -> str:
         """Who made an operation's input half precision, as the end of a sentence, or ""."""
+        light = self.light(evidence)
+        if light is not None and light.packet in _CAST_OPS and evidence.dtype in HALVES:
+            return f"the cast is made by {_caster(light)}"
         for made, operand in self.ancestors(evidence, depth=16):
             wide = [read for read in made.inputs if read.dtype in _WIDE]
-            if made.packet in ("aten._to_copy", "aten.copy_") and wide and operand.dtype in HALVES:
+            if made.packet in _CAST_OPS and wide and operand.dtype in HALVES:
                 return f"made {_short(operand.dtype)} by {_caster(made)}{line_of(made)}"
         halves = [n for n in self.roots(evidence, 16) if n.stats.dtype in ("float16", "bfloat16")]
         return f"{halves[0].role} {halves[0].name} is {halves[0].stats.dtype}" if halves else ""

@@ -175,6 +175,7 @@ def _tables(finding: Finding) -> list[Table]:
                     )
                     for trial in finding.trials
                 ),
+                first=True,
             )
         )
     if finding.frames:

@@ -119,7 +119,8 @@ def dead_codebook_entries(scene: Scene) -> Account | None:
         return None
     return Account(
         f"{entry.total:,} elements are divided by a count of 0: the buffer {counts[0].name} has "
-        f"{counts[0].stats.zeros:,} entries that are 0, codes that nothing was assigned to.",
+        f"{counts[0].stats.zeros:,} entries that are 0 at the start of the step, codes that "
+        "nothing was assigned to.",
         ruled_out=(NOT_RANGE,),
     )
 
