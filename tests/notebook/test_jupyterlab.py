@@ -149,17 +149,25 @@ def test_both_magics_show_their_report_under_the_cell(
 
 
 def _run_all_cells(page: Page, reports: Locator) -> None:
-    """Runs the notebook by the menu; JupyterLab loses the click while its kernel starts."""
+    """Runs the notebook by the menu; JupyterLab loses the click while its kernel starts.
+
+    On a busy machine it may also ask first which kernel is meant: then the default is taken.
+    """
     page.wait_for_selector('[data-status="idle"]', timeout=90_000)
+    asked: list[str] = []
     for _ in range(6):
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_text("Run All Cells", exact=True).click()
+        dialog = page.locator("dialog.jp-Dialog")
+        if dialog.count():
+            asked.append(dialog.first.inner_text())
+            dialog.first.locator("button.jp-mod-accept").click()
         try:
+            page.get_by_role("menuitem", name="Run", exact=True).click(timeout=5_000)
+            page.get_by_text("Run All Cells", exact=True).click(timeout=5_000)
             reports.nth(1).wait_for(timeout=30_000)
         except NotThereError:
             continue
         return
-    raise AssertionError("the reports did not appear")
+    raise AssertionError(f"the reports did not appear; JupyterLab asked {asked}")
 
 
 def _rgb(colour: str) -> list[float]:
