@@ -22,11 +22,6 @@ from nanhunt.core.peculiar import AFTER, BEFORE, Table
 from nanhunt.core.stats import plain_tensors, real_values, tensor_stats
 from nanhunt.report import TensorStats
 
-_DOUBLE = {
-    torch.complex32: torch.complex128,
-    torch.complex64: torch.complex128,
-}
-
 
 class AtBad(NamedTuple):
     """An input at those positions where the output is bad, by broadcasting.

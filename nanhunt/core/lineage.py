@@ -97,14 +97,3 @@ class Lineage:
         for made, _ in self.ancestors(op, depth):
             keys |= {o.key for o in made.inputs if self.maker(o, made.number) is None}
         return keys
-
-    def descendants(self, op: LightOp, depth: int) -> Iterator[LightOp]:
-        """Yields operations that read what an operation made, and what was made of that."""
-        marked = {operand.key: 0 for operand in op.outputs}
-        for index in sorted(i for i in self.ops if i > op.number):
-            later = self.ops[index]
-            generations = [marked[o.key] for o in later.inputs if o.key in marked]
-            if generations and min(generations) < depth:
-                yield later
-                for operand in later.outputs:
-                    marked.setdefault(operand.key, min(generations) + 1)

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from nanhunt.core.observe import Observer
 from nanhunt.core.sentinel import Sentinel, StepFacts
+from nanhunt.core.shield import uninterrupted
 from nanhunt.core.state import Snapshot
 from nanhunt.core.tape import Tape
 from nanhunt.core.target import Target
@@ -134,7 +135,8 @@ class Replayer:
                 self.past.snapshot.restore()
                 self.tape.go_back()
             if change is not None:
-                stack.enter_context(change())
+                with uninterrupted():
+                    stack.enter_context(change())
             if from_previous and self.past is not None:
                 before = self._run_once(None, scale is not None, False, self.past.run)
                 self.tape.start_step()

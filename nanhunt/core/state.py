@@ -17,8 +17,6 @@ from nanhunt.core.stats import plain_tensors
 from nanhunt.core.surroundings import ContainerState, Slot, Surroundings, stands_for
 from nanhunt.core.target import Target, parameters_of
 
-_HOOK_DICTS = ("_parameters", "_buffers", "_modules")
-
 
 class _Modules:
     """Attributes, training flags, and which parameters and buffers hang where."""

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map_only
 from nanhunt.core.calls import Call, CallMode, call_now
 from nanhunt.core.modules import ModuleStack
 from nanhunt.core.scene import written_at
+from nanhunt.core.shield import uninterrupted
 from nanhunt.core.target import Target
 
 Rewrite = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -59,13 +60,15 @@ class PatchedCalls(CallMode):
         self.casts: dict[str, None] = {}
 
     def __enter__(self) -> PatchedCalls:
-        self._modules.__enter__()
-        super().__enter__()
+        with uninterrupted():
+            self._modules.__enter__()
+            super().__enter__()
         return self
 
     def __exit__(self, *exc: Any) -> None:
-        super().__exit__(*exc)
-        self._modules.__exit__(*exc)
+        with uninterrupted():
+            super().__exit__(*exc)
+            self._modules.__exit__(*exc)
 
     def handle(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Calls the function, rewritten or as it is."""

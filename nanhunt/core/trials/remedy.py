@@ -7,13 +7,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from nanhunt.core.calls import Call, Site
 from nanhunt.core.scene import HALVES, Scene
 from nanhunt.core.target import Target
 from nanhunt.core.trials.patches import PatchedCalls, Rewrite, changed_argument
-from nanhunt.core.trials.snippets import Edit, Expression, expression_of, replaced
+from nanhunt.core.trials.snippets import Edit, expression_of, replaced
 
 # How much a remedy takes into its hands, least first.
 # A wider dtype changes no value that was right; a clamp changes values that are in use.
@@ -120,17 +118,7 @@ def call_to_blame(scene: Scene) -> Call | None:
     return scene.culprit.call if scene.culprit is not None else None
 
 
-def expression_to_blame(scene: Scene) -> Expression | None:
-    """The source of that call."""
-    return expression_of(call_to_blame(scene))
-
-
 def safe_epsilon(scene: Scene) -> float:
     """A small number that half precision still holds, if that is what the operation uses."""
     dtype = scene.culprit.dtype if scene.culprit is not None else None
     return 1e-3 if dtype in HALVES else 1e-6
-
-
-def scalar_like(value: float, tensor: torch.Tensor) -> torch.Tensor:
-    """A number as a tensor that takes part in arithmetic without changing its dtype."""
-    return torch.tensor(value, dtype=tensor.dtype, device=tensor.device)
