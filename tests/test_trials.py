@@ -131,8 +131,10 @@ def test_the_printed_change_put_into_the_program_by_hand_cures_it(
 ) -> None:
     trial = best(report_of(case))
     assert trial is not None
-    if not trial.snippet or case.name in NOT_BY_HAND:
-        return
+    if case.name in NOT_BY_HAND:
+        pytest.skip("its change is a line of a loop, or the program ends in its own exception")
+    if not trial.snippet:
+        pytest.skip("the call stands in no line that could be changed, so none is printed")
     assert case.expected is not None
     if trial.lines:
         monkeypatch.setattr("tests.cases.book.CASES", {})
