@@ -18,6 +18,7 @@ from nanhunt.core.observe import Observer
 from nanhunt.core.sentinel import Sentinel, StepFacts
 from nanhunt.core.shield import uninterrupted
 from nanhunt.core.state import Snapshot
+from nanhunt.core.stats import is_bad
 from nanhunt.core.tape import Tape
 from nanhunt.core.target import Target
 
@@ -101,6 +102,13 @@ class Replayer:
                 sentinel._check("parameter", "", named)
                 sentinel._check("state", "", self.target.named_state(optimizer))
             return sentinel.finish()
+
+    def what_is_bad(self, facts: StepFacts) -> tuple[str, ...]:
+        """Names what is not finite at the end of a step whose screens tripped; runs nothing."""
+        names = [sink.name for sink in self.exact_facts().sinks]
+        if any(is_bad(loss) for loss in facts.losses) or "returned number" in facts.suspects:
+            names.insert(0, "loss")
+        return tuple(names)
 
     def replay(
         self,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -125,6 +126,7 @@ class Sentinel:
         self._scaled: set[int] = set()
 
     def __enter__(self) -> Sentinel:
+        self._thread = threading.get_ident()
         with uninterrupted():
             self._undo = [
                 register_optimizer_step_pre_hook(self._before_update).remove,
@@ -143,8 +145,19 @@ class Sentinel:
 
     def _patch(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
         original = owner.__dict__[name]
-        setattr(owner, name, functools.wraps(original)(make(original)))
+        watched = make(original)
+
+        @functools.wraps(original)
+        def patched(*args: Any, **kwargs: Any) -> Any:
+            return (original if self._elsewhere() else watched)(*args, **kwargs)
+
+        setattr(owner, name, patched)
         self._undo.append(lambda: setattr(owner, name, original))
+
+    def _elsewhere(self) -> bool:
+        """Whether this call is no part of the step: a cell that runs while the step is paused."""
+        other = threading.get_ident() != self._thread
+        return other and torch._C._current_autograd_node() is None
 
     # -- losses -----------------------------------------------------------------------------
 
@@ -240,6 +253,8 @@ class Sentinel:
     # -- updates ----------------------------------------------------------------------------
 
     def _before_update(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+        if self._elsewhere():
+            return
         if not any(known is optimizer for known in self._optimizers):
             self._optimizers.append(optimizer)
         if self._snapshot is not None:
@@ -255,6 +270,8 @@ class Sentinel:
         self.activity.optimizer += 1
 
     def _after_update(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+        if self._elsewhere():
+            return
         self.activity.optimizer -= 1
         number = self._number(optimizer)
         self._check("parameter", f"parameters {number}", self._target.named_parameters(optimizer))
