@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -148,8 +150,13 @@ class Hunt:
 
     # -- the public face ------------------------------------------------------------------------
 
-    def run(self, steps: int | None = 100) -> Report:
-        """Runs up to `steps` steps (None: to the data's end), to a numeric failure or Ctrl-C."""
+    def run(self, steps: int | None = 100, *, examine: bool = True) -> Report:
+        """Runs up to `steps` steps (None: to the data's end), to a numeric failure or Ctrl-C.
+
+        Args:
+            steps: how many.
+            examine: as in `step`.
+        """
         if steps is None and self._batches is not None:
             counter: Iterable[int] = itertools.count()
         elif not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
@@ -160,7 +167,7 @@ class Hunt:
         try:
             for done in counter:
                 self._progress.show(done, total, "watching")
-                if self.step() is not None:
+                if self.step(examine=examine) is not None or self.bad or self._halted():
                     break
         except KeyboardInterrupt:
             self._ledger.interrupted = True
@@ -299,10 +306,13 @@ class Hunt:
         with self._sentinel:
             if observer is not None:
                 with observer:
-                    returned = self._call_step()
+                    with self._inside(activity):
+                        returned = self._call_step()
                     facts = observer.quietly(lambda: self._sentinel.finish(returned))
             else:
-                facts = self._sentinel.finish(self._call_step())
+                with self._inside(activity):
+                    returned = self._call_step()
+                facts = self._sentinel.finish(returned)
         seconds = time.perf_counter() - started
         self._ledger.steps_run = max(self._ledger.steps_run, number + 1)
         self._position = number + 1
@@ -419,6 +429,16 @@ class Hunt:
             confirm=self._confirm,
             backwards=min(self._backwards_before, 1),
         )
+
+    # -- for stepping by hand -------------------------------------------------------------------
+
+    def _inside(self, _activity: Activity) -> AbstractContextManager[Any]:
+        """What else is in place while a step runs for the first time, not when replayed."""
+        return contextlib.nullcontext()
+
+    def _halted(self) -> bool:
+        """Whether `run` is to end after this step."""
+        return False
 
     # -- the user's code ------------------------------------------------------------------------
 

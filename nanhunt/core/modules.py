@@ -90,6 +90,11 @@ class ModuleStack:
         """The innermost running module of the model, or None outside any."""
         return next((place for place in reversed(self._running) if place), None)
 
+    @property
+    def depth(self) -> int:
+        """How many modules are running, foreign ones included."""
+        return len(self._running)
+
     def names(self) -> set[str]:
         """The modules that have run."""
         return set(self._calls)

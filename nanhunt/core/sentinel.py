@@ -167,7 +167,7 @@ class Sentinel:
             inner = self.activity.in_backward()
             self.facts.backwards += not inner
             if self.before_backward is not None and not inner:
-                self._quietly(self.before_backward)
+                self.quietly(self.before_backward)
             if not self.facts.scaled and not inner:
                 for tensor in plain_tensors(tensors):
                     self._see_loss(tensor)
@@ -281,9 +281,9 @@ class Sentinel:
         self._check("state", f"state {number}", state)
         if self.after_update is not None:
             after_update = self.after_update
-            self._quietly(lambda: after_update(optimizer))
+            self.quietly(lambda: after_update(optimizer))
 
-    def _quietly(self, function: Callable[[], _T]) -> _T:
+    def quietly(self, function: Callable[[], _T]) -> _T:
         """Calls something that is no part of the step, unobserved."""
         return self._observer.quietly(function) if self._observer is not None else function()
 
@@ -326,7 +326,7 @@ class Sentinel:
     def _read(self, facts: StepFacts) -> None:
         """The one synchronisation of a step: all screens, and how large the loss is."""
         labels, values = list(facts.screens), list(facts.screens.values())
-        size = self._quietly(lambda: largest(facts.losses[-1:]))
+        size = self.quietly(lambda: largest(facts.losses[-1:]))
         device = values[0].device
         extra = [size] if size is not None else []
         numbers = torch.stack([value.to(device) for value in (*values, *extra)]).tolist()
@@ -354,11 +354,11 @@ class Sentinel:
 
     def _check(self, kind: str, label: str, named: Collection[tuple[str, Tensor]]) -> None:
         if self._exact:
-            self.facts.sinks.extend(self._quietly(lambda: list(self._bad_ones(kind, named))))
+            self.facts.sinks.extend(self.quietly(lambda: list(self._bad_ones(kind, named))))
             return
         test = exact_screen if label in self._exact_labels else screen
         tensors = [tensor for _, tensor in named]
-        flag = self._quietly(lambda: test(tensors))
+        flag = self.quietly(lambda: test(tensors))
         if flag is None:
             return
         before = self.facts.screens.get(label)

@@ -17,7 +17,6 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from nanhunt.core.rng import RandomState
 
-
 _Entry = tuple[Any, StopIteration | None, RandomState]
 
 
