@@ -6,7 +6,7 @@ import contextlib
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,6 +20,9 @@ from nanhunt.core.stepping.stepper import FINISH, INTO, OUT, OVER, PAUSED, RESUM
 from nanhunt.core.stepping.watch import StepWatch
 from nanhunt.errors import HuntBusyError, UsageError
 from nanhunt.report import Finding, Report
+
+if TYPE_CHECKING:
+    from nanhunt.plots import Plots
 
 _last_hunt: weakref.ref[Hunt] | None = None
 
@@ -112,7 +115,7 @@ class Hunt(engine.Hunt):  # noqa: D101  it has one, made of two
             raise HuntBusyError("a step is on; finish it (resume) or undo it (back) first")
         if not self.steps_run:
             raise UsageError("no step has been run yet, so there is none to replay")
-        undone = self.position == self._number
+        undone = self.undone
         before = self.bad if undone else self._marks()
         if not undone:
             self.back()
@@ -222,6 +225,13 @@ class Hunt(engine.Hunt):  # noqa: D101  it has one, made of two
         modules = self._target.modules.values()
         return {self._target.module_name(module) or "": module for module in modules}
 
+    @property
+    def plot(self) -> Plots:
+        """Figures of what was measured."""
+        from nanhunt.plots import Plots  # matplotlib is loaded when a figure is wanted
+
+        return Plots(self.gauges, self.module_tree())
+
     # -- inside ---------------------------------------------------------------------------------
 
     def _start(self, name: str, job: Callable[[], Any], how: str = RESUME) -> None:
@@ -246,6 +256,8 @@ class Hunt(engine.Hunt):  # noqa: D101  it has one, made of two
 
     @contextlib.contextmanager
     def _inside(self, activity: Activity) -> Iterator[None]:
+        if self.stepper.is_worker:
+            self.stepper.begin_step()
         stops = self.stepper.is_worker and self.stepper.may_stop
         if not (stops or self.statistics):
             yield

@@ -286,6 +286,21 @@ class Hunt:
         return self._position
 
     @property
+    def undone(self) -> bool:
+        """Whether the training stands at the start of the step that ran last."""
+        return self._again
+
+    @property
+    def closed(self) -> bool:
+        """Whether the hunt has been closed."""
+        return self._closed
+
+    @property
+    def loss_size(self) -> float | None:
+        """The magnitude of the last step's loss, if it has one."""
+        return self._sentinel.facts.loss_size if self.steps_run else None
+
+    @property
     def _snapshot(self) -> Snapshot:
         return self._ring.current
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -15,6 +14,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from nanhunt.core.observe import Observer
+from nanhunt.core.prints import printed_to, unheard
 from nanhunt.core.sentinel import Sentinel, StepFacts
 from nanhunt.core.shield import uninterrupted
 from nanhunt.core.state import Snapshot
@@ -105,10 +105,11 @@ class Replayer:
 
     def what_is_bad(self, facts: StepFacts) -> tuple[str, ...]:
         """Names what is not finite at the end of a step whose screens tripped; runs nothing."""
-        names = [sink.name for sink in self.exact_facts().sinks]
+        sinks = self.exact_facts().sinks
+        names = [f"gradient of {s.name}" if s.kind == "gradient" else s.name for s in sinks]
         if any(is_bad(loss) for loss in facts.losses) or "returned number" in facts.suspects:
             names.insert(0, "loss")
-        return tuple(names)
+        return tuple(dict.fromkeys(names))
 
     def replay(
         self,
@@ -231,7 +232,7 @@ class Replayer:
             stack.enter_context(sentinel)
             if observer is not None:
                 stack.enter_context(observer)
-            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            stack.enter_context(printed_to(unheard))
             try:
                 returned = (run or self._run)()
             except Exception as raised:  # noqa: BLE001  the user's own, again

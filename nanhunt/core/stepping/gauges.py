@@ -34,10 +34,12 @@ class StepGauges:
         step: 0-based.
         histograms: by kind (`"activation"`, `"gradient"`, the four of BatchNorm) and module;
             modules in the order in which they first returned.
+        order: the modules that ran, in the order in which they began.
     """
 
     step: int
     histograms: Mapping[str, Mapping[str, Histogram]]
+    order: tuple[str, ...] = ()
 
     def get(self, kind: str, path: str) -> Histogram | None:
         """One histogram, if there is one."""
@@ -59,6 +61,7 @@ class Gauges:
         self.steps: deque[StepGauges] = deque()
         self.notes: list[str] = []
         self._counted: list[tuple[str, str, Counted]] = []
+        self._order: dict[str, None] = {}
         self._recent: deque[tuple[weakref.ref[Tensor], int, Counted | None]] = deque(maxlen=8)
 
     @property
@@ -76,6 +79,7 @@ class Gauges:
 
     def note_input(self, module: nn.Module, path: str, held: Any) -> None:
         """Before a module runs: of BatchNorm in training mode the batch's own statistics."""
+        self._order.setdefault(path)
         if isinstance(module, _NORMS) and (module.training or module.running_mean is None):
             given = next((t for t in plain_tensors(held) if t.is_floating_point()), None)
             if given is not None and given.dim() >= 2 and given.numel():
@@ -106,10 +110,11 @@ class Gauges:
         for (kind, path, _), record in zip(self._counted, records, strict=False):
             of_kind = found.setdefault(kind, {})
             of_kind[path] = of_kind[path] + record if path in of_kind else record
+        order = tuple(self._order)
         self._forget_step()
         while self.steps and self.steps[-1].step >= step:  # done again, after a step back
             self.steps.pop()
-        self.steps.append(StepGauges(step, found))
+        self.steps.append(StepGauges(step, found, order))
         while len(self.steps) > 1 and (
             len(self.steps) > _MAX_STEPS or sum(map(len, self.steps)) > _MAX_HISTOGRAMS
         ):
@@ -158,4 +163,5 @@ class Gauges:
 
     def _forget_step(self) -> None:
         self._counted.clear()
+        self._order.clear()
         self._recent.clear()

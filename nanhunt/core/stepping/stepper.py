@@ -62,6 +62,11 @@ class Stepper:
         """Whether this is the worker's own thread."""
         return threading.current_thread() is self._worker
 
+    def begin_step(self) -> None:
+        """A new step begins: finishing ended with the one before."""
+        if self._how == FINISH:
+            self._how = RESUME
+
     @property
     def may_stop(self) -> bool:
         """Whether the step that begins now may have to stop inside."""
@@ -104,6 +109,7 @@ class Stepper:
             frame = self.here.frame
             self._frame = frame.parent if how == OUT else frame
             self._how = FINISH if how == OUT and frame.parent is None else how
+            self._pause = how == FINISH  # a job of several steps ends after this one
             self.here.let_go()
             self.here = self.hit = None
             self._state = RUNNING
