@@ -51,16 +51,16 @@ def write_notebook(path: Path, cells: Sequence[str]) -> None:
 @contextmanager
 def serve(
     home: Path,
-    app: str = "lab",
+    app: str = "jupyterlab",
     python: Path | str = sys.executable,
     options: Sequence[str] = (),
     **environment: str,
 ) -> Iterator[Server]:
-    """Runs JupyterLab (`app="lab"`) or Notebook (`app="notebook"`) over a folder.
+    """Runs `app="jupyterlab"` or `app="notebook"` over a folder.
 
     Args:
         home: the folder to serve; the server's own folders are made beside it.
-        app: the Jupyter application.
+        app: the module of the application.
         python: the Python of the environment that it comes from.
         options: further command-line options.
         **environment: further environment variables.
@@ -85,16 +85,18 @@ def serve(
         "JUPYTERLAB_WORKSPACES_DIR": folders["ws"],
         **environment,
     }
-    log = (own / "log").open("w")
+    log = (own / "log").open("w+")
     server = subprocess.Popen(
-        [str(python), "-m", "jupyter", app, "--no-browser", "--allow-root",
+        [str(python), "-m", app, "--no-browser", "--allow-root",
          f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=",
          f"--ServerApp.root_dir={home}", *options],
         env=variables, stdout=log, stderr=log, cwd=home,
     )  # fmt: skip
     address = f"http://127.0.0.1:{port}"
     try:
-        _wait_for(address, server)
+        if not _answers(address, server):
+            log.seek(0)
+            raise RuntimeError(f"the server did not start:\n{log.read()[-3000:]}")
         yield Server(address, home, settings)
     finally:
         server.terminate()
@@ -102,13 +104,18 @@ def serve(
         log.close()
 
 
-def _wait_for(address: str, server: subprocess.Popen[Any]) -> None:
+def _answers(address: str, server: subprocess.Popen[Any]) -> bool:
     end = time.monotonic() + 90
-    while time.monotonic() < end:
-        assert server.poll() is None, "the server did not start"
-        try:
-            with urllib.request.urlopen(f"{address}/api", timeout=2):
-                return
-        except OSError:
-            time.sleep(0.5)
-    raise TimeoutError("the server did not answer")
+    while time.monotonic() < end and server.poll() is None:
+        if _answers_now(address):
+            return True
+        time.sleep(0.5)
+    return False
+
+
+def _answers_now(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/api", timeout=2):
+            return True
+    except OSError:
+        return False
