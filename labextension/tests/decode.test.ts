@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { decodeReport, MOST_CHARACTERS } from '../src/report/decode';
+import { decodePreflight, decodeReport, MOST_CHARACTERS } from '../src/report/decode';
 import type { Refusal } from '../src/report/decode';
 import { mainFinding } from '../src/report/format';
 import type { IReport } from '../src/report/format';
@@ -114,4 +114,19 @@ describe('the decoder', () => {
   it('does not even parse what is far too long', () => {
     expect(refusal(' '.repeat(MOST_CHARACTERS + 1)).kind).toBe('too-long');
   });
+});
+
+describe('the decoder of preflights', () => {
+  it('reads the facts that Python wrote', () => {
+    const preflight = decodePreflight(samples.preflight);
+    expect(preflight!.facts.map(fact => fact.severity)).toEqual(['warning', 'warning', 'info']);
+    expect(preflight!.facts[0]!.source!.line).toBe(12);
+  });
+
+  it.each([{ version: 2 }, { format: 'nanhunt.report' }, { title: 3 }, { facts: [{}] }])(
+    'passes over one with %j',
+    change => {
+      expect(decodePreflight({ ...(samples.preflight as object), ...change })).toBeNull();
+    }
+  );
 });

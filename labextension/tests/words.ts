@@ -6,6 +6,7 @@ export const words = new Wording(nullTranslator.load('nanhunt'));
 
 export interface ISamples {
   readonly reports: Record<string, { report: unknown; verdict: string; values: string[] }>;
+  readonly preflight: unknown;
   readonly numbers: readonly (readonly [number, string])[];
 }
 

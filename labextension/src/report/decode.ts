@@ -1,6 +1,29 @@
-/** Reads the JSON of a report; the only file that knows how the format is written. */
-import { FORMAT, VERSION } from './format';
-import type { IFinding, IFrame, IReport, ISource, ITensorStats, ITrial } from './format';
+/** Reads the JSON of reports and preflights; only this file knows how they are written. */
+import {
+  Fields,
+  Misfit,
+  callNumber,
+  flag,
+  isObject,
+  list,
+  orNull,
+  real,
+  table,
+  text,
+  whole
+} from './fields';
+import type { Reader } from './fields';
+import { FORMAT, PREFLIGHT_FORMAT, PREFLIGHT_VERSION, VERSION } from './format';
+import type {
+  IFact,
+  IFinding,
+  IFrame,
+  IPreflight,
+  IReport,
+  ISource,
+  ITensorStats,
+  ITrial
+} from './format';
 
 /** More characters than this are not even parsed. */
 export const MOST_CHARACTERS = 64_000_000;
@@ -35,11 +58,28 @@ export function decodeReport(data: unknown): Decoded {
   if (parsed['version'] !== VERSION) {
     return refuse({ kind: 'version', found: String(parsed['version']) });
   }
+  const report = orMisfit(readReport, parsed);
+  if (report instanceof Misfit) {
+    return refuse({ kind: 'damaged', where: report.path.join('.'), expected: report.expected });
+  }
+  return { ok: true, report };
+}
+
+/** Reads a preflight's facts from parsed JSON; null when it is none that this version reads. */
+export function decodePreflight(data: unknown): IPreflight | null {
+  if (!isObject(data) || data['format'] !== PREFLIGHT_FORMAT) {
+    return null;
+  }
+  const preflight = data['version'] === PREFLIGHT_VERSION ? orMisfit(readPreflight, data) : null;
+  return preflight instanceof Misfit ? null : preflight;
+}
+
+function orMisfit<T>(read: Reader<T>, data: unknown): T | Misfit {
   try {
-    return { ok: true, report: readReport(parsed) };
+    return read(data);
   } catch (error) {
     if (error instanceof Misfit) {
-      return refuse({ kind: 'damaged', where: error.path.join('.'), expected: error.expected });
+      return error;
     }
     throw error;
   }
@@ -47,119 +87,6 @@ export function decodeReport(data: unknown): Decoded {
 
 function refuse(why: Refusal): Decoded {
   return { ok: false, why };
-}
-
-/** Something that does not belong where it stands; `path` grows on the way out. */
-class Misfit extends Error {
-  constructor(readonly expected: string) {
-    super(expected);
-  }
-  readonly path: string[] = [];
-}
-
-type Json = { readonly [key: string]: unknown };
-type Reader<T> = (value: unknown) => T;
-
-function isObject(value: unknown): value is Json {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-function within<T>(key: string, read: () => T): T {
-  try {
-    return read();
-  } catch (error) {
-    if (error instanceof Misfit) {
-      error.path.unshift(key);
-    }
-    throw error;
-  }
-}
-
-const text: Reader<string> = value => {
-  if (typeof value !== 'string') {
-    throw new Misfit('text');
-  }
-  return value;
-};
-
-const whole: Reader<number> = value => {
-  if (!Number.isInteger(value)) {
-    throw new Misfit('a whole number');
-  }
-  return value as number;
-};
-
-const NON_FINITE = new Map([
-  ['nan', NaN],
-  ['inf', Infinity],
-  ['-inf', -Infinity]
-]);
-
-/** JSON has no NaN and no infinities; a report writes them as text. */
-const real: Reader<number> = value => {
-  const number = typeof value === 'string' ? NON_FINITE.get(value) : value;
-  if (typeof number !== 'number') {
-    throw new Misfit('a number');
-  }
-  return number;
-};
-
-const flag: Reader<boolean> = value => {
-  if (typeof value !== 'boolean') {
-    throw new Misfit('true or false');
-  }
-  return value;
-};
-
-const callNumber: Reader<number | string> = value =>
-  typeof value === 'string' ? value : whole(value);
-
-function orNull<T>(read: Reader<T>): Reader<T | null> {
-  return value => (value === null ? null : read(value));
-}
-
-function list<T>(read: Reader<T>): Reader<readonly T[]> {
-  return value => {
-    if (!Array.isArray(value)) {
-      throw new Misfit('a list');
-    }
-    return value.map((item, index) => within(String(index), () => read(item)));
-  };
-}
-
-function table<T>(read: Reader<T>): Reader<ReadonlyMap<string, T>> {
-  return value => {
-    if (!isObject(value)) {
-      throw new Misfit('an object');
-    }
-    const entries = Object.entries(value);
-    return new Map(entries.map(([key, item]) => [key, within(key, () => read(item))]));
-  };
-}
-
-/** The fields of one record; those that are absent take their default. */
-class Fields {
-  constructor(value: unknown) {
-    if (!isObject(value)) {
-      throw new Misfit('an object');
-    }
-    this._value = value;
-  }
-
-  needed<T>(name: string, read: Reader<T>): T {
-    return within(name, () => {
-      if (!Object.hasOwn(this._value, name)) {
-        throw new Misfit('a value');
-      }
-      return read(this._value[name]);
-    });
-  }
-
-  optional<T>(name: string, read: Reader<T>, absent: T): T {
-    return Object.hasOwn(this._value, name) ? this.needed(name, read) : absent;
-  }
-
-  private readonly _value: Json;
 }
 
 const stats: Reader<ITensorStats> = value => {
@@ -254,5 +181,22 @@ const readReport: Reader<IReport> = value => {
     notes: fields.optional('notes', list(text), []),
     environment: fields.optional('environment', table(text), new Map<string, string>()),
     costs: fields.optional('costs', table(real), new Map<string, number>())
+  };
+};
+
+const fact: Reader<IFact> = value => {
+  const fields = new Fields(value);
+  return {
+    severity: fields.needed('severity', text),
+    text: fields.needed('text', text),
+    source: fields.optional('source', orNull(source), null)
+  };
+};
+
+const readPreflight: Reader<IPreflight> = value => {
+  const fields = new Fields(value);
+  return {
+    title: fields.needed('title', text),
+    facts: fields.optional('facts', list(fact), [])
   };
 };

@@ -6,6 +6,9 @@
 export const MIME_TYPE = 'application/vnd.nanhunt.report.v1+json';
 export const FORMAT = 'nanhunt.report';
 export const VERSION = 1;
+export const PREFLIGHT_MIME_TYPE = 'application/vnd.nanhunt.preflight.v1+json';
+export const PREFLIGHT_FORMAT = 'nanhunt.preflight';
+export const PREFLIGHT_VERSION = 1;
 
 export interface ITensorStats {
   readonly name: string;
@@ -86,6 +89,19 @@ export interface IReport {
   readonly notes: readonly string[];
   readonly environment: ReadonlyMap<string, string>;
   readonly costs: ReadonlyMap<string, number>;
+}
+
+/** One thing worth knowing before the training goes on. */
+export interface IFact {
+  readonly severity: string;
+  readonly text: string;
+  readonly source: ISource | null;
+}
+
+/** What is shown of a preflight beside its own output. */
+export interface IPreflight {
+  readonly title: string;
+  readonly facts: readonly IFact[];
 }
 
 /** The main critical finding, or null when the report is healthy. */
