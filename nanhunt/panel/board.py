@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 
@@ -33,6 +33,8 @@ NEAR_OVERFLOW = State("▲", "near overflow", "#c77700", True)
 UNDERFLOW = State("▽", "underflow", "#c77700", True)
 INF = State("∞", "Inf", "#d62f2f", True)
 NAN = State("✖", "NaN", "#d62f2f", True)
+INF_GRADIENT = State("∞", "Inf gradient", "#d62f2f", True)
+NAN_GRADIENT = State("✖", "NaN gradient", "#d62f2f", True)
 COMPLEX_HALF = State("ℂ", "ComplexHalf", "#a03bd8", True)
 PRODUCER = State("◆", "producer", "#d6006e", True)
 
@@ -97,25 +99,32 @@ class Board:
         last = self._hunt.gauges.last
         activation = last.get(ACTIVATION, path) if last else None
         gradient = last.get(GRADIENT, path) if last else None
-        state = PRODUCER if path in producers else state_of([activation, gradient])
+        state = PRODUCER if path in producers else state_of(activation, gradient)
         if activation is None:
             return Row(path, state, "", None, None)
         return Row(path, state, activation.dtype, activation.absmax, activation.zero_share)
 
 
-def state_of(histograms: Sequence[Histogram | None]) -> State:
-    """The worst that is to be said of a module's activation and gradient."""
-    seen = [h for h in histograms if h is not None]
-    if not seen:
-        return NOT_RUN
+def state_of(activation: Histogram | None, gradient: Histogram | None) -> State:
+    """The worst that is to be said of a module: first of its output, then of its gradient."""
     tests = (
-        (COMPLEX_HALF, lambda h: h.dtype == "complex32"),
-        (NAN, lambda h: h.nan > 0),
-        (INF, lambda h: h.bad > 0),
-        (NEAR_OVERFLOW, _is_near_overflow),
-        (UNDERFLOW, lambda h: h.underflow > _MOSTLY),
+        (COMPLEX_HALF, activation, lambda h: h.dtype == "complex32"),
+        (NAN, activation, lambda h: h.nan > 0),
+        (INF, activation, lambda h: h.bad > 0),
+        (NAN_GRADIENT, gradient, lambda h: h.nan > 0),
+        (INF_GRADIENT, gradient, lambda h: h.bad > 0),
+        (NEAR_OVERFLOW, activation, _is_near_overflow),
+        (NEAR_OVERFLOW, gradient, _is_near_overflow),
+        (UNDERFLOW, activation, _is_mostly_underflow),
+        (UNDERFLOW, gradient, _is_mostly_underflow),
     )
-    return next((state for state, test in tests if any(map(test, seen))), CLEAN)
+    if activation is None and gradient is None:
+        return NOT_RUN
+    return next((state for state, h, test in tests if h is not None and test(h)), CLEAN)
+
+
+def _is_mostly_underflow(histogram: Histogram) -> bool:
+    return histogram.underflow > _MOSTLY
 
 
 def _is_near_overflow(histogram: Histogram) -> bool:

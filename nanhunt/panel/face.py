@@ -30,6 +30,7 @@ KINDS = (
     ("Gradient over time", "gradient_history"),
     ("All modules over time", "timeline"),
 )
+NO_BREAKPOINTS = ("no breakpoints",)
 _ROWS = ((0, 4), (4, 8), (8, 11))
 
 
@@ -104,10 +105,11 @@ class Face:
         self.add = widgets.Button(
             description="Add", icon="plus", tooltip="Set this breakpoint", layout={"width": "auto"}
         )
-        self.points = widgets.Dropdown(options=(), layout={"width": "200px"})
+        self.points = widgets.Dropdown(options=NO_BREAKPOINTS, layout={"width": "200px"})
         self.remove = widgets.Button(
-            description="Remove", tooltip="Remove the chosen breakpoint", layout={"width": "auto"}
-        )
+            description="Remove", tooltip="Remove the chosen breakpoint", disabled=True,
+            layout={"width": "auto"},
+        )  # fmt: skip
 
     def _laid_out(self) -> Any:
         flow = {"flex_flow": "row wrap", "align_items": "center"}

@@ -14,6 +14,7 @@ from typing import Any
 
 _MESSAGES = 9  # in any second
 _SETTLE = 0.1  # seconds to wait for a running job to end before that it runs is shown
+_BUSY = 0.4  # seconds between two messages of how far a job is; the rest is for its end
 
 
 class Painter:
@@ -70,10 +71,14 @@ class Painter:
             self._dirty.wait()
             if self._ended:
                 return
-            if self._busy():
+            busy = self._busy()
+            if busy:
                 time.sleep(_SETTLE)
             self._dirty.clear()
             try:
                 self._paint(self)
             except Exception as error:  # noqa: BLE001  a picture must not end the training
                 self.error = error
+            until = time.monotonic() + _BUSY
+            while busy and self._busy() and time.monotonic() < until:
+                time.sleep(_SETTLE / 5)

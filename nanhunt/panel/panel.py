@@ -19,7 +19,7 @@ from nanhunt.errors import NanhuntError
 from nanhunt.interactive import Hunt
 from nanhunt.panel import status
 from nanhunt.panel.board import PAGE, Board
-from nanhunt.panel.face import Face
+from nanhunt.panel.face import NO_BREAKPOINTS, Face
 from nanhunt.panel.interrupts import IdleInterrupt
 from nanhunt.panel.log import Log
 from nanhunt.panel.painter import Painter
@@ -58,7 +58,7 @@ class Panel:
         self._closing = False
         hunt.statistics = statistics
         hunt.stepper.on_change = self._changed
-        self._painter = Painter(self._paint, lambda: hunt.stepper.state == "running")
+        self._painter = Painter(self._paint, self._busy)
         self._twin = StaticTwin()
         self._interrupt = IdleInterrupt(shell.kernel, self._stop)
         self._connect()
@@ -72,6 +72,7 @@ class Panel:
         _open_panel = self
         self._paint_first()
         display(self.face.box)
+        self._twin.open()
         self._painter.start()
         self._shell.events.register("post_run_cell", self._cell_ended)
 
@@ -246,6 +247,9 @@ class Panel:
             self._twin.show(report)
         self._shell.events.unregister("post_run_cell", self._cell_ended)
 
+    def _busy(self) -> bool:
+        return self.hunt.stepper.state == "running" or bool(self._progress)
+
     # -- what is seen ---------------------------------------------------------------------------
 
     def _paint_first(self) -> None:
@@ -262,7 +266,7 @@ class Panel:
             notice += f" The panel could not be drawn: {painter.error}"
         self._follow()
         painter.put(face.status, "value", status.status_html(hunt, self._progress, notice))
-        busy = hunt.stepper.state == "running" or bool(self._progress)
+        busy = self._busy()
         if not busy:
             kind = face.kind.value
             painter.put(face.picture, "value", self._picture.html(kind, hunt.here))
@@ -318,7 +322,7 @@ class Panel:
 
     def _paint_breakpoints(self, painter: Painter) -> None:
         labels = tuple(str(point) for point in self.hunt.breakpoints)
-        painter.put(self.face.points, "options", labels)
+        painter.put(self.face.points, "options", labels or NO_BREAKPOINTS)
         painter.put(self.face.remove, "disabled", not labels)
 
     def _enabled(self, busy: bool) -> dict[str, bool]:

@@ -94,7 +94,7 @@ def _footing(hunt: Hunt) -> str:
     nbytes, older = hunt.memory
     parts = [f"step {hunt.position}"]
     if hunt.loss_size is not None:
-        parts.append(f"last loss {wording.number(hunt.loss_size)} in magnitude")
+        parts.append(f"last |loss| {wording.number(hunt.loss_size)}")
     back = f"{older + 1} step{'s' if older else ''} back" if hunt.steps_run else "none yet"
     parts.append(f"snapshots: {back}, {nbytes / 2**20:,.1f} MiB")
     parts += hunt.gauges.notes[:2]
