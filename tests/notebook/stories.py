@@ -103,3 +103,14 @@ def write(path: Path, data: Any, *cells: str) -> None:
     ]
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     nbformat.write(notebook, path)
+
+
+def append(path: Path, source: str, shown: Any) -> None:
+    """Adds a cell that has put out something that Jupyter can show."""
+    notebook = nbformat.read(path, as_version=4)
+    count = len(notebook.cells) + 1
+    cell = nbformat.v4.new_code_cell(source, execution_count=count)
+    bundle = shown._repr_mimebundle_()
+    cell.outputs = [nbformat.v4.new_output("execute_result", bundle, execution_count=count)]
+    notebook.cells.append(cell)
+    nbformat.write(notebook, path)

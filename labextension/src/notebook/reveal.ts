@@ -94,7 +94,8 @@ export class Revealer {
     try {
       const file = await this._app.serviceManager.contents.get(path, {
         type: 'file',
-        format: 'text'
+        format: 'text',
+        content: true
       });
       return typeof file.content === 'string' && reads(file.content.split('\n'), source);
     } catch {

@@ -31,13 +31,17 @@ function table(
   );
 }
 
+function unbroken(text: string): HTMLElement {
+  return h('span', { class: 'nanhunt-unbroken' }, text);
+}
+
 /** Inputs and outputs of the culprit, each with its magnitudes as a bar. */
 export function tensorTable(finding: IFinding, words: Wording): HTMLElement {
   const trans = words.trans;
   const row = (stats: ITensorStats): Child[] => [
     visible(stats.name, 40),
-    words.shape(stats),
-    words.badCounts(stats),
+    unbroken(words.shape(stats)),
+    unbroken(words.badCounts(stats)),
     number(stats.absmin),
     number(stats.absmax),
     bits(stats.headroom),
