@@ -17,19 +17,21 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from nanhunt.comparison import Comparison as Comparison
     from nanhunt.core.compare import compare as compare
-    from nanhunt.core.hunt import Hunt as Hunt
     from nanhunt.core.hunt import hunt as hunt
     from nanhunt.core.hunt import last_report as last_report
     from nanhunt.core.preflight import preflight as preflight
     from nanhunt.errors import NanhuntError as NanhuntError
     from nanhunt.facts import Preflight as Preflight
+    from nanhunt.interactive import Hunt as Hunt
+    from nanhunt.interactive import last_hunt as last_hunt
     from nanhunt.report import Finding as Finding
     from nanhunt.report import Report as Report
     from nanhunt.report import TensorStats as TensorStats
     from nanhunt.report import load_report as load_report
 
 _HOME = {
-    "Hunt": "nanhunt.core.hunt",
+    "Hunt": "nanhunt.interactive",
+    "last_hunt": "nanhunt.interactive",
     "hunt": "nanhunt.core.hunt",
     "last_report": "nanhunt.core.hunt",
     "Comparison": "nanhunt.comparison",

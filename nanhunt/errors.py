@@ -8,6 +8,7 @@
     │   ├── NoBackwardError         the training step never called backward
     │   └── NoOptimizerError        nothing ever updates the parameters
     ├── HuntClosedError             the hunt was closed and cannot be stepped
+    ├── HuntBusyError               it, or another one, is inside a step right now
     └── ReportFormatError           a report file cannot be read
 
 An exception of the user's own step is never wrapped: it is re-raised as it is,
@@ -47,6 +48,10 @@ class NoOptimizerError(UsageError):
 
 class HuntClosedError(NanhuntError, RuntimeError):
     """The hunt was closed; make a new one."""
+
+
+class HuntBusyError(NanhuntError, RuntimeError):
+    """The hunt is running or stands inside a step, and what was asked for needs its end."""
 
 
 class ReportFormatError(NanhuntError, ValueError):
