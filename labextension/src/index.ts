@@ -44,12 +44,12 @@ function activate(
     }
   });
   const current = new Current(tracker, marks, words);
-  const revealer = new Revealer(app, documents, words, () => current.all);
+  const revealer = new Revealer(app, documents, words, marks, () => current.all);
   host.translator = translator;
-  host.reveal = (source, origin) => void revealer.reveal(source, origin);
+  host.reveal = (source, origin, finding) => void revealer.reveal(source, origin, finding);
 
   const sidebar = new Sidebar(current, words, {
-    reveal: source => void revealer.reveal(source, null),
+    reveal: (source, finding) => void revealer.reveal(source, null, finding),
     revealReport: (watch, entry) =>
       void revealCell(app.shell, watch.panel, watch.indexOf(entry.cell), null)
   });

@@ -74,6 +74,7 @@ describe('the view of a report', () => {
     link.click();
     expect(open.mock.calls[0]![0]).toMatchObject({ cell: 3, line: 7 });
     expect(open.mock.calls[0]![1]).toBe(link);
+    expect(open.mock.calls[0]![2]).toMatchObject({ kind: 'nan' });
   });
 
   it('names the line as text where nothing can be opened', () => {

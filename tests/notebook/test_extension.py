@@ -104,6 +104,7 @@ def test_the_link_opens_the_file_whose_line_it_is(lab: Server, page: Page, error
     report_on(page).locator(".nanhunt-Report-culprit button").click()
     editor = page.locator(".jp-FileEditor")
     expect(editor).to_contain_text("def loss_of")
+    expect(editor.locator(".nanhunt-mark")).to_contain_text("return model(x).sqrt()")
     expect(at_line(page, 4)).to_be_visible()
 
 

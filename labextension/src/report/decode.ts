@@ -12,7 +12,7 @@ import {
   text,
   whole
 } from './fields';
-import type { Reader } from './fields';
+import type { Expected, Reader } from './fields';
 import { FORMAT, PREFLIGHT_FORMAT, PREFLIGHT_VERSION, VERSION } from './format';
 import type {
   IFact,
@@ -34,7 +34,7 @@ export type Refusal =
   | { readonly kind: 'too-long'; readonly characters: number }
   | { readonly kind: 'no-report' }
   | { readonly kind: 'version'; readonly found: string }
-  | { readonly kind: 'damaged'; readonly where: string; readonly expected: string };
+  | { readonly kind: 'damaged'; readonly where: string; readonly expected: Expected };
 
 export type Decoded =
   { readonly ok: true; readonly report: IReport } | { readonly ok: false; readonly why: Refusal };

@@ -1,6 +1,7 @@
 /** A report as elements: verdict, culprit line, cause, evidence, modules, remedies. */
 import { button, folded, h } from '../dom';
 import type { Child } from '../dom';
+import type { Reveal } from '../host';
 import { mainFinding } from './format';
 import type { IFinding, IReport, ISource } from './format';
 import { ModuleTable } from './moduleTable';
@@ -11,15 +12,12 @@ import type { Wording } from './wording';
 /** Sentences, names and findings of one list; a report of this program has fewer. */
 const MOST_LINES = 100;
 
-/** Opens a line of the user's program. */
-export type Open = (source: ISource, origin: Element) => void;
-
 export class ReportView {
   /** @param open Opens a line of the program; null where nothing can be opened. */
   constructor(
     report: IReport,
     private readonly _words: Wording,
-    private readonly _open: Open | null
+    private readonly _open: Reveal | null
   ) {
     const trans = _words.trans;
     const main = mainFinding(report);
@@ -102,18 +100,18 @@ export class ReportView {
     return h(
       'div',
       { class: 'nanhunt-Report-culprit' },
-      this._link(source),
+      this._link(source, finding),
       h('pre', {}, h('code', {}, visible(source.code)))
     );
   }
 
-  private _link(source: ISource): HTMLElement {
+  private _link(source: ISource, finding: IFinding | null = null): HTMLElement {
     const place = this._words.place(source);
     const open = this._open;
     if (open === null) {
       return h('span', { class: 'nanhunt-place' }, place);
     }
-    const link: HTMLElement = button(place, () => open(source, link), {
+    const link: HTMLElement = button(place, () => open(source, link, finding), {
       class: 'nanhunt-link',
       title: this._words.trans.__('Go to %1', visible(source.file, 200))
     });

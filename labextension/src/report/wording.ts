@@ -1,6 +1,7 @@
 /** Findings in words; the sentences are those of `nanhunt/render/wording.py`. */
 import type { TranslationBundle } from '@jupyterlab/translation';
 import type { Refusal } from './decode';
+import type { Expected } from './fields';
 import { mainFinding, VERSION } from './format';
 import type { IFinding, IReport, ISource, ITensorStats } from './format';
 import { baseName, count, number, visible } from './text';
@@ -15,6 +16,15 @@ export class Wording {
       ['poisoned_state', trans.__('Poisoned state')],
       ['not_training', trans.__('Not training')]
     ]);
+    this._expected = {
+      text: trans.__('text'),
+      whole: trans.__('a whole number'),
+      number: trans.__('a number'),
+      flag: trans.__('true or false'),
+      list: trans.__('a list'),
+      object: trans.__('an object'),
+      value: trans.__('a value')
+    };
   }
 
   /** One line for a whole report. */
@@ -166,7 +176,7 @@ export class Wording {
       case 'damaged':
         return trans.__(
           'This report is damaged: %1 was expected at “%2”',
-          why.expected,
+          this._expected[why.expected],
           visible(why.where || '.', 100)
         );
     }
@@ -186,4 +196,5 @@ export class Wording {
   }
 
   private readonly _kinds: ReadonlyMap<string, string>;
+  private readonly _expected: Readonly<Record<Expected, string>>;
 }
