@@ -8,8 +8,8 @@ from playwright.sync_api import Locator, Page, expect
 from nanhunt.facts import Fact, Preflight
 from nanhunt.report import Source
 from tests.notebook import stories
-from tests.notebook.browsing import open_page, report_on, shot, unfold
-from tests.notebook.servers import Server
+from tests.notebook.browsing import open_page, report_on, run_all_cells, shot, unfold
+from tests.notebook.servers import Server, write_notebook
 
 pytestmark = pytest.mark.browser
 
@@ -218,3 +218,42 @@ def test_keys_go_from_finding_to_finding(lab: Server, page: Page, errors: None) 
     for key, line in (("Alt+F8", 3), ("Alt+F8", 4), ("Alt+F8", 3), ("Alt+Shift+F8", 4)):
         page.keyboard.press(key)
         expect(at_line(page, line)).to_be_visible()
+
+
+# -- with a kernel ----------------------------------------------------------------------------
+
+SETUP = """%load_ext nanhunt
+import torch
+model = torch.nn.Linear(2, 4)
+optimizer = torch.optim.Adam(model.parameters())
+x = torch.ones(8, 2)"""
+
+
+@pytest.mark.slow
+def test_a_hunt_in_a_live_notebook_marks_its_line_and_survives_a_restart(
+    lab: Server, page: Page, errors: None
+) -> None:
+    hunt = "report = %nanhunt model step_fn --no-panel\nreport"
+    write_notebook(lab.home / "live.ipynb", (SETUP, stories.STEP, hunt))
+    open_page(lab, page, "live.ipynb")
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+    mark = page.locator(".nanhunt-mark")
+    run_all_cells(page, mark)
+    expect(mark).to_contain_text("loss = (model(x) * 0).log().mean()")
+    report = report_on(page)
+    expect(report.locator("strong").first).to_contain_text("cell [2], line 3")
+    page.get_by_text("1 finding").click()
+    sidebar = page.get_by_role("region", name="nanhunt findings")
+    entries = sidebar.locator(".nanhunt-Sidebar-report")
+    expect(entries).to_have_text(["hunt in cell [3]"])
+    shot(page, "live-light")
+    page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    page.get_by_text("Restart Kernel…", exact=True).click()
+    page.get_by_role("button", name="Confirm Kernel Restart").click()
+    page.wait_for_selector('[data-status="idle"]', timeout=60_000)
+    expect(entries).to_have_text(["hunt in cell [3]"])
+    expect(mark).to_have_count(1)
+    page.get_by_role("menuitem", name="Edit", exact=True).click()
+    page.get_by_text("Clear Outputs of All Cells", exact=True).click()
+    expect(mark).to_have_count(0)
+    expect(sidebar).to_contain_text("No report in the outputs")
