@@ -48,6 +48,13 @@ describe('the decoder', () => {
     expect(read(changed(path, '-inf')).findings[0]!.inputs[0]!.absmax).toBe(-Infinity);
   });
 
+  it('reads a histogram', () => {
+    const histogram = { numel: 3, bins: [{ exponent: -1, negative: 2, positive: 1 }] };
+    const path = ['findings', 0, 'inputs', 0, 'histogram'];
+    const stats = read(changed(path, histogram)).findings[0]!.inputs[0]!;
+    expect(stats.histogram).toEqual({ ...histogram, zeros: 0, subnormal: 0, binned: 0 });
+  });
+
   it('gives absent fields their defaults and ignores unknown ones', () => {
     const report = read({ format: 'nanhunt.report', version: 1, steps_run: 3, later: [1] });
     expect(report.findings).toEqual([]);
@@ -66,6 +73,7 @@ describe('the decoder', () => {
       'findings.0.frames.2.output.shape.1'
     ],
     [['findings', 0, 'inputs', 0, 'absmax'], 'Infinity', 'findings.0.inputs.0.absmax'],
+    [['findings', 0, 'inputs', 0, 'histogram'], {}, 'findings.0.inputs.0.histogram.numel'],
     [['findings', 0, 'trials'], {}, 'findings.0.trials'],
     [['findings'], 'none', 'findings'],
     [['environment'], [], 'environment'],

@@ -32,6 +32,9 @@ def test_a_report_in_a_saved_notebook_is_shown(
         unfold(report, name)
     expect(report).to_contain_text("ruled out: not an overflow")
     expect(report.get_by_role("table", name="Remedies tried by replay")).to_contain_text("✓ yes")
+    pictures = report.get_by_role("img", name="numbers from 2^")
+    expect(pictures).to_have_count(3)
+    report.locator("strong").first.scroll_into_view_if_needed()
     shot(page, f"report-{theme}")
 
 

@@ -15,6 +15,8 @@ import {
 import type { Expected, Reader } from './fields';
 import { FORMAT, PREFLIGHT_FORMAT, PREFLIGHT_VERSION, VERSION } from './format';
 import type {
+  IBin,
+  IHistogram,
   IFact,
   IFinding,
   IFrame,
@@ -89,6 +91,26 @@ function refuse(why: Refusal): Decoded {
   return { ok: false, why };
 }
 
+const bin: Reader<IBin> = value => {
+  const fields = new Fields(value);
+  return {
+    exponent: fields.needed('exponent', whole),
+    negative: fields.needed('negative', whole),
+    positive: fields.needed('positive', whole)
+  };
+};
+
+const histogram: Reader<IHistogram> = value => {
+  const fields = new Fields(value);
+  return {
+    bins: fields.optional('bins', list(bin), []),
+    numel: fields.needed('numel', whole),
+    zeros: fields.optional('zeros', whole, 0),
+    subnormal: fields.optional('subnormal', whole, 0),
+    binned: fields.optional('binned', whole, 0)
+  };
+};
+
 const stats: Reader<ITensorStats> = value => {
   const fields = new Fields(value);
   return {
@@ -106,7 +128,8 @@ const stats: Reader<ITensorStats> = value => {
     mean: fields.optional('mean', orNull(real), null),
     headroom: fields.optional('headroom', orNull(real), null),
     firstBad: fields.optional('first_bad', orNull(list(whole)), null),
-    note: fields.optional('note', text, '')
+    note: fields.optional('note', text, ''),
+    histogram: fields.optional('histogram', orNull(histogram), null)
   };
 };
 

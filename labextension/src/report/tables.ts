@@ -2,6 +2,7 @@
 import { h } from '../dom';
 import type { Child } from '../dom';
 import type { IFinding, ISource, ITensorStats, ITrial } from './format';
+import { histogramOf } from './histogram';
 import { rangeBar } from './range';
 import { bits, count, number, visible } from './text';
 import type { Wording } from './wording';
@@ -45,6 +46,7 @@ export function tensorTable(finding: IFinding, words: Wording): HTMLElement {
     number(stats.absmin),
     number(stats.absmax),
     bits(stats.headroom),
+    histogramOf(stats, trans),
     rangeBar(stats, trans)
   ];
   const headers = [
@@ -54,6 +56,7 @@ export function tensorTable(finding: IFinding, words: Wording): HTMLElement {
     trans.__('|min| > 0'),
     trans.__('|max|'),
     trans.__('to limit'),
+    trans.__('by power of two'),
     trans.__('range of the dtype')
   ];
   const all = [...finding.inputs, ...finding.outputs];

@@ -177,7 +177,7 @@ export class ReportView {
       return null;
     }
     const calls = count(finding.frames.length);
-    return folded(this._words.trans.__('Last modules before it (%1 calls)', calls), () => {
+    return folded(this._words.trans.__('Last modules before it (%1)', calls), () => {
       const table = new ModuleTable(finding, this._words);
       this._tables.push(table);
       return [table.node];
