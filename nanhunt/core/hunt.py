@@ -263,6 +263,7 @@ class Hunt:
                 if self._batches is not None:
                     self._batches.step_back()
                 self._number -= 1
+                self.bad = ()
             self.rewind()
             self._learning = None  # what it noted of the undone steps did not happen
         return self._position

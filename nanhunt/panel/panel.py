@@ -242,8 +242,9 @@ class Panel:
 
     def _cell_ended(self, result: Any) -> None:
         """The cell of the panel, or a later one, is done."""
-        report = self.hunt.report
-        if self.hunt.steps_run and getattr(result, "result", None) != report:
+        shown, report = getattr(result, "result", None), self.hunt.report
+        shown_already = isinstance(shown, Report) and shown.findings == report.findings
+        if self.hunt.steps_run and not shown_already:
             self._twin.show(report)
         self._shell.events.unregister("post_run_cell", self._cell_ended)
 

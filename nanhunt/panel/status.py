@@ -26,7 +26,7 @@ def headline(hunt: Hunt, progress: str = "") -> tuple[str, str]:
         failed = f" ({stepper.hit.error})" if stepper.hit and stepper.hit.error else ""
         return f"Paused in {here}{hit}{failed}", "busy"
     if stepper.state == "running" or progress:
-        return f"Running: {progress or stepper.job}", "busy"
+        return f"Running: {', '.join(part for part in (stepper.job, progress) if part)}", "busy"
     if stepper.error is not None:
         told = f"{type(stepper.error).__name__}: {stepper.error}".splitlines()[0]
         return f"step_fn raised {told[:300]}; the step was undone", "alarm"
