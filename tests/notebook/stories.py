@@ -67,7 +67,7 @@ def culprit(**changes: Any) -> Finding:
         "op": "aten.log.default",
         "source": LINE,
         "stack": (Source("/tmp/ipykernel_7/2.py", 1, "step_fn()", "<module>", 3), LINE),
-        "inputs": (binned(CLEAN, 2), binned(NEAR, 10)),
+        "inputs": (binned(CLEAN, 2), binned(NEAR, 8)),
         "outputs": (binned(BAD, 0),),
         "cause": "log_of_zero",
         "explanation": "The logarithm of 0 is -Inf: 3 of 2,048 elements of its input were 0.",
