@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
+from readme_example import PROGRAM, README
 
 from nanhunt.facts import Fact, Preflight
 from nanhunt.report import Source
@@ -225,30 +226,33 @@ def test_keys_go_from_finding_to_finding(lab: Server, page: Page, errors: None) 
 
 # -- with a kernel ----------------------------------------------------------------------------
 
-SETUP = """%load_ext nanhunt
-import torch
-model = torch.nn.Linear(2, 4)
-optimizer = torch.optim.Adam(model.parameters())
-x = torch.ones(8, 2)"""
+LINE = "return x + scores.softmax(-1) @ v"
 
 
 @pytest.mark.slow
 def test_a_hunt_in_a_live_notebook_marks_its_line_and_survives_a_restart(
     lab: Server, page: Page, errors: None
 ) -> None:
-    hunt = "report = %nanhunt model step_fn --no-panel\nreport"
-    write_notebook(lab.home / "live.ipynb", (SETUP, stories.STEP, hunt))
+    """With the README's program; its screenshots are taken here (tools/readme_images.py)."""
+    program = PROGRAM.search(README.read_text(encoding="utf-8"))
+    assert program is not None
+    hunt = "%nanhunt model step_fn --no-panel"
+    write_notebook(lab.home / "live.ipynb", (program[1].strip(), "%load_ext nanhunt", hunt))
+    page.set_viewport_size({"width": 1280, "height": 1900})
     open_page(lab, page, "live.ipynb")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
     mark = page.locator(".nanhunt-mark")
     run_all_cells(page, mark)
-    expect(mark).to_contain_text("loss = (model(x) * 0).log().mean()")
+    expect(mark).to_contain_text(LINE)
+    expect(mark).to_contain_text("✗ NaN")
     report = report_on(page)
-    expect(report.locator("strong").first).to_contain_text("cell [2], line 3")
+    expect(report.locator("strong").first).to_contain_text("cell [1], line 14")
+    expect(report.get_by_role("img", name="numbers from 2^")).to_have_count(2)
     page.get_by_text("1 finding").click()
     sidebar = page.get_by_role("region", name="nanhunt findings")
     entries = sidebar.locator(".nanhunt-Sidebar-report")
     expect(entries).to_have_text(["hunt in cell [3]"])
+    page.keyboard.press("Control+s")
     shot(page, "live-light")
     page.get_by_role("menuitem", name="Kernel", exact=True).click()
     page.get_by_text("Restart Kernel…", exact=True).click()
@@ -260,3 +264,11 @@ def test_a_hunt_in_a_live_notebook_marks_its_line_and_survives_a_restart(
     page.get_by_text("Clear Outputs of All Cells", exact=True).click()
     expect(mark).to_have_count(0)
     expect(sidebar).to_contain_text("No report in the outputs")
+    lab.choose_theme("dark")
+    page.reload()  # as it was saved
+    page.wait_for_selector('body[data-jp-theme-light="false"]', state="attached")
+    report_on(page)
+    expect(mark).to_have_count(1)
+    page.get_by_text("1 finding").click()
+    expect(entries).to_have_text(["hunt in cell [3]"])
+    shot(page, "live-dark")
