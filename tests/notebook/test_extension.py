@@ -210,6 +210,15 @@ def test_the_sidebar_follows_the_notebook_that_is_in_front(
     expect(sidebar).to_contain_text("NaN is born")
     page.get_by_role("tab", name="first.ipynb").click()
     expect(sidebar).to_contain_text("Inf is born")
+    page.add_locator_handler(
+        page.locator(".jp-Dialog", has_text="Save your work"),
+        lambda dialog: dialog.get_by_role("button", name="Discard").click(),
+    )
+    for name in ("first.ipynb", "second.ipynb"):
+        tab = page.get_by_role("tab", name=name)
+        tab.locator(".jp-icon-hover").click()
+        expect(tab).to_have_count(0)
+    expect(sidebar).to_contain_text("Open a notebook")
 
 
 def test_keys_go_from_finding_to_finding(lab: Server, page: Page, errors: None) -> None:
@@ -222,6 +231,23 @@ def test_keys_go_from_finding_to_finding(lab: Server, page: Page, errors: None) 
     for key, line in (("Alt+F8", 3), ("Alt+F8", 4), ("Alt+F8", 3), ("Alt+Shift+F8", 4)):
         page.keyboard.press(key)
         expect(at_line(page, line)).to_be_visible()
+
+
+def test_the_commands_stand_in_the_palette_and_in_the_view_menu(
+    lab: Server, page: Page, errors: None
+) -> None:
+    stories.write(lab.home / "menu.ipynb", stories.report())
+    open_page(lab, page, "menu.ipynb")
+    report_on(page)
+    page.wait_for_selector('[data-status="idle"]')  # a kernel that starts closes menus
+    page.get_by_role("menuitem", name="View", exact=True).click()
+    page.locator(".lm-Menu-item", has_text="nanhunt").click()
+    page.locator(".lm-Menu-item", has_text="Next Finding").click()
+    expect(at_line(page, 3)).to_be_visible()
+    page.keyboard.press("Control+Shift+c")
+    page.keyboard.type("nanhunt show")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("region", name="nanhunt findings")).to_be_visible()
 
 
 # -- with a kernel ----------------------------------------------------------------------------
