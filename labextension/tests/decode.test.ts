@@ -49,10 +49,12 @@ describe('the decoder', () => {
   });
 
   it('reads a histogram', () => {
-    const histogram = { numel: 3, bins: [{ exponent: -1, negative: 2, positive: 1 }] };
-    const path = ['findings', 0, 'inputs', 0, 'histogram'];
-    const stats = read(changed(path, histogram)).findings[0]!.inputs[0]!;
-    expect(stats.histogram).toEqual({ ...histogram, zeros: 0, subnormal: 0, binned: 0 });
+    const { histogram } = read(FORWARD).findings[0]!.outputs[0]!;
+    expect(histogram!.bins).toEqual([
+      { exponent: -4, negative: 0, positive: 20 },
+      { exponent: 3, negative: 9, positive: 31 }
+    ]);
+    expect(histogram!.binned).toBe(64);
   });
 
   it('gives absent fields their defaults and ignores unknown ones', () => {
@@ -74,6 +76,11 @@ describe('the decoder', () => {
     ],
     [['findings', 0, 'inputs', 0, 'absmax'], 'Infinity', 'findings.0.inputs.0.absmax'],
     [['findings', 0, 'inputs', 0, 'histogram'], {}, 'findings.0.inputs.0.histogram.numel'],
+    [
+      ['findings', 0, 'outputs', 0, 'histogram', 'bins'],
+      [[1, 2]],
+      'findings.0.outputs.0.histogram.bins.0'
+    ],
     [['findings', 0, 'trials'], {}, 'findings.0.trials'],
     [['findings'], 'none', 'findings'],
     [['environment'], [], 'environment'],

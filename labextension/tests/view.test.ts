@@ -47,7 +47,7 @@ function filled(value: unknown, text: string): unknown {
 }
 
 const ALLOWED = new Set(
-  'SECTION P SPAN STRONG DIV PRE CODE DL DT DD DETAILS SUMMARY TABLE THEAD TBODY TR TH TD UL LI FIGURE FIGCAPTION BUTTON INPUT SELECT OPTION LABEL'.split(
+  'SECTION P SPAN STRONG DIV PRE CODE DL DT DD DETAILS SUMMARY TABLE THEAD TBODY TR TH TD UL LI FIGURE FIGCAPTION BUTTON INPUT SELECT OPTION LABEL SVG TITLE PATH'.split(
     ' '
   )
 );
@@ -63,6 +63,15 @@ describe('the view of a report', () => {
   it.each(Object.keys(samples.reports))('says the verdict of "%s" first', name => {
     const view = new ReportView(report(samples.reports[name]!.report), words, null);
     expect(view.node.querySelector('strong')!.textContent).toBe(samples.reports[name]!.verdict);
+    view.dispose();
+  });
+
+  it.each(Object.keys(samples.reports))('tells every fact of "%s" that Python tells', name => {
+    const view = new ReportView(report(samples.reports[name]!.report), words, null);
+    unfold(view.node);
+    for (const fact of samples.reports[name]!.facts) {
+      expect(view.node.textContent).toContain(fact);
+    }
     view.dispose();
   });
 
@@ -102,7 +111,7 @@ describe('the view of a report', () => {
     const elements = [...view.node.querySelectorAll('*')];
     expect(elements.length).toBeGreaterThan(40);
     for (const element of elements) {
-      expect(ALLOWED).toContain(element.tagName);
+      expect(ALLOWED).toContain(element.tagName.toUpperCase());
       expect(element.getAttributeNames().filter(name => name.startsWith('on'))).toEqual([]);
     }
     expect(view.node.textContent).not.toMatch(/[\p{Cc}\p{Cf}]/u);

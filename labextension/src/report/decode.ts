@@ -92,12 +92,11 @@ function refuse(why: Refusal): Decoded {
 }
 
 const bin: Reader<IBin> = value => {
-  const fields = new Fields(value);
-  return {
-    exponent: fields.needed('exponent', whole),
-    negative: fields.needed('negative', whole),
-    positive: fields.needed('positive', whole)
-  };
+  const [exponent, negative, positive] = list(whole)(value);
+  if (exponent === undefined || negative === undefined || positive === undefined) {
+    throw new Misfit('value');
+  }
+  return { exponent, negative, positive };
 };
 
 const histogram: Reader<IHistogram> = value => {

@@ -6,7 +6,7 @@ import { mainFinding } from './format';
 import type { IFinding, IReport, ISource } from './format';
 import { ModuleTable } from './moduleTable';
 import { stackTable, tensorTable, trialTable } from './tables';
-import { count, visible, visibleLines } from './text';
+import { count, number, visible, visibleLines } from './text';
 import type { Wording } from './wording';
 
 /** Sentences, names and findings of one list; a report of this program has fewer. */
@@ -146,9 +146,15 @@ export class ReportView {
       return '';
     }
     const tried = count(finding.trials.length);
-    return best.cured
-      ? trans.__('%1: cured by replay', visible(best.remedy, 80))
-      : trans.__('none of the %1 tried by replay cured the step', tried);
+    if (!best.cured) {
+      return trans.__('none of the %1 tried by replay cured the step', tried);
+    }
+    const cures = count(finding.trials.filter(trial => trial.cured === true).length);
+    const told = trans.__('%1: cured by replay', visible(best.remedy, 80));
+    const of =
+      finding.trials.length > 1 ? ` ${trans.__('(%1 of %2 tried cure)', cures, tried)}` : '';
+    const loss = best.loss === null ? '' : `, ${trans.__('loss then %1', number(best.loss))}`;
+    return told + of + loss + (best.note ? `; ${visible(best.note, 80)}` : '');
   }
 
   /** The winning trial as code to take over. */

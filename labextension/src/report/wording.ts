@@ -144,16 +144,18 @@ export class Wording {
   costs(costs: ReadonlyMap<string, number>): string {
     const trans = this.trans;
     const parts: string[] = [];
-    const add = (key: string, scale: number, tell: (amount: string) => string) => {
+    const add = (key: string, scale: number, tell: (amount: string) => string, replays = '') => {
       const value = costs.get(key);
       if (value !== undefined) {
-        parts.push(tell(number(value * scale)));
+        const times = Math.trunc(costs.get(replays) ?? 0);
+        const and = times ? ` ${trans.__('and %1 replays', count(times))}` : '';
+        parts.push(tell(number(value * scale)) + and);
       }
     };
     add('watched_step_seconds', 1e3, ms => trans.__('a watched step took %1 ms (median)', ms));
     add('observed_step_seconds', 1e3, ms => trans.__('the observed first step %1 ms', ms));
-    add('examination_seconds', 1, s => trans.__('finding the culprit %1 s', s));
-    add('trial_seconds', 1, s => trans.__('trying remedies %1 s', s));
+    add('examination_seconds', 1, s => trans.__('finding the culprit %1 s', s), 'replays');
+    add('trial_seconds', 1, s => trans.__('trying remedies %1 s', s), 'trial_replays');
     return parts.join(', ');
   }
 
