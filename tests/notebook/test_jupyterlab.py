@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page
 
-from tests.notebook.pages import run_all_cells
+from tests.notebook.browsing import run_all_cells
 from tests.notebook.servers import ROOT, SHOTS, Server, serve, write_notebook
 
 CELLS = [

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.notebook.pages import run_all_cells
+from tests.notebook.browsing import run_all_cells
 from tests.notebook.servers import ROOT, SHOTS, Server, serve, write_notebook
 
 pytestmark = pytest.mark.browser
