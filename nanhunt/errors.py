@@ -8,6 +8,7 @@
     │   ├── NoBackwardError         the training step never called backward
     │   └── NoOptimizerError        nothing ever updates the parameters
     ├── HuntClosedError             the hunt was closed and cannot be stepped
+    ├── CheckpointError             a checkpoint is damaged, or would need code to be run
     └── ReportFormatError           a report file cannot be read
 
 An exception of the user's own step is never wrapped: it is re-raised as it is,
@@ -47,6 +48,10 @@ class NoOptimizerError(UsageError):
 
 class HuntClosedError(NanhuntError, RuntimeError):
     """The hunt was closed; make a new one."""
+
+
+class CheckpointError(NanhuntError, ValueError):
+    """A checkpoint cannot be read: it is damaged, of no known format, or needs code to be run."""
 
 
 class ReportFormatError(NanhuntError, ValueError):
