@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -215,17 +215,19 @@ def extent(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
 def leaves(root: object) -> Iterator[tuple[Keys, object]]:
     """Everything in nested dicts, lists and tuples that is none of them, in order.
 
-    A container is visited once, so that one which holds itself comes to an end.
+    A container is visited once, so that one which holds itself comes to an end. One that is
+    nested deeper than `DEPTH` comes as it is, unopened.
     """
     seen: set[int] = set()
     stack: list[tuple[Keys, object]] = [((), root)]
     while stack:
         keys, value = stack.pop()
-        if not isinstance(value, dict | list | tuple | set | frozenset):
+        if not isinstance(value, dict | list | tuple | set | frozenset) or len(keys) >= DEPTH:
             yield keys, value
             continue
-        if id(value) in seen or len(keys) >= DEPTH:
+        if id(value) in seen:
             continue
         seen.add(id(value))
+        pairs: Iterable[tuple[object, object]]
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
         stack += [((*keys, str(key)), item) for key, item in reversed(list(pairs))]

@@ -6,6 +6,7 @@ containers is refused, with the names of what it asks for.
 
 from __future__ import annotations
 
+import math
 import pickle
 import warnings
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from nanhunt.core.doctor import archive
 from nanhunt.core.doctor.contents import (
+    DEPTH,
     Contents,
     Entry,
     Keys,
@@ -157,10 +159,17 @@ def _fill(
         if isinstance(value, Tensor):
             contents.entries.append(_entry(contents, full, value, starts))
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            number = Scalar(full, float(value)) if abs(value) < 1e300 else Scalar(full, value)
-            if program is not None:
-                number = Scalar(full, number.value, program.span, program)
-            contents.scalars.append(number)
+            stream = program.span if program is not None else None
+            contents.scalars.append(Scalar(full, _number(value), stream, program))
+        elif isinstance(value, dict | list | tuple | set | frozenset):
+            contents.notes.append(f"nested deeper than {DEPTH} levels: not looked at there")
+
+
+def _number(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # Python's whole numbers have no end
+        return math.inf if value > 0 else -math.inf
 
 
 def _entry(contents: Contents, keys: Keys, tensor: Tensor, starts: dict[int, Record]) -> Entry:
