@@ -95,17 +95,15 @@ def _counted(diagnosis: Diagnosis) -> str:
 def _repair_facts(repair: Repair | None) -> list[tuple[str, str]]:
     if repair is None:
         return []
-    left = f"; still bad in it: {_names(repair.left)}" if repair.left else ""
+    left = [("still bad", _names(repair.left))] if repair.left else []
     if not repair.path:
-        return [
-            ("repair", f"nothing was written: there is nothing that a repair could change{left}")
-        ]
+        return [("repair", "nothing was written: there is nothing that could be repaired"), *left]
     elements = sum(change.entries for change in repair.changes)
     told = (
-        f"{wording.visible(repair.path, 150)}: {elements:,} elements of {len(repair.changes):,} "
-        f"entries changed, all else the same to the bit, read back and compared{left}"
+        f"{wording.visible(repair.path, 100)}: {elements:,} elements changed, all else the same to "
+        "the bit, read back"
     )
-    return [("repair", told)]
+    return [("repair", told), *left]
 
 
 def _timeline_facts(timeline: Timeline | None) -> list[tuple[str, str]]:
@@ -129,19 +127,19 @@ def _problem_facts(problems: tuple[Problem, ...]) -> list[tuple[str, str]]:
     for problem in problems:
         alike.setdefault((problem.severity, problem.role, problem.text), []).append(problem)
     labels = {"critical": "bad", "warning": "look at", "info": "fact"}
-    return [
-        (
-            labels[severity],
-            f"{_names(tuple(p.key or p.file for p in group))}{wording.visible(text, 300)}",
+    facts = []
+    for (severity, _, text), group in alike.items():
+        names = _names(tuple(problem.key or problem.file for problem in group))
+        facts.append(
+            (labels[severity], wording.visible(text, 300) + (f" ({names})" if names else ""))
         )
-        for (severity, _, text), group in alike.items()
-    ]
+    return facts
 
 
 def _names(keys: tuple[str, ...]) -> str:
-    named = [wording.visible(key, 70) for key in keys[:_ALIKE_NAMED] if key]
-    more = f" and {len(keys) - len(named):,} more" if len(keys) > len(named) else ""
-    return f"{', '.join(named)}{more}: " if named else ""
+    named = [wording.visible(key, 70) for key in keys if key]
+    more = f" and {len(named) - _ALIKE_NAMED:,} more" if len(named) > _ALIKE_NAMED else ""
+    return f"{', '.join(named[:_ALIKE_NAMED])}{more}"
 
 
 def _match_facts(match: Match | None) -> list[tuple[str, str]]:

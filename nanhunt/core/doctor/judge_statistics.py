@@ -22,10 +22,7 @@ _RECALIBRATE = (
 )
 
 
-_POISONED = (
-    "running statistics are not finite: training goes on without noticing, eval() reads them, and "
-    "every output after them is bad"
-)
+_POISONED = "running statistics are not finite: training goes on without them, eval() reads them"
 
 
 def judge_statistics(contents: Contents, scans: list[Scan]) -> Iterator[Problem]:
