@@ -204,8 +204,13 @@ class Diagnosis(Shown):
         return all(problem.repair for problem in self.problems if problem.severity == "critical")
 
     @property
+    def unreadable(self) -> bool:
+        """Whether it is a series of which no checkpoint could be read."""
+        timeline = self.timeline
+        return timeline is not None and not (timeline.last_healthy or timeline.first_bad)
+
+    @property
     def mended(self) -> bool:
         """Whether it is healthy, or a repaired copy was written that is."""
         repaired = self.repair is not None and bool(self.repair.path) and not self.repair.left
-        unread = self.timeline is not None and not self.timeline.last_healthy
-        return (self.healthy and not unread) or repaired
+        return (self.healthy and not self.unreadable) or repaired

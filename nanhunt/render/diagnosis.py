@@ -39,9 +39,7 @@ def tell_diagnosis(diagnosis: Diagnosis) -> Story:
 
 
 def _status(diagnosis: Diagnosis) -> str:
-    if not diagnosis.healthy or (diagnosis.timeline and not diagnosis.timeline.looks[-1:]):
-        return "critical"
-    if diagnosis.timeline is not None and not diagnosis.timeline.last_healthy:
+    if not diagnosis.healthy or diagnosis.unreadable:
         return "critical"
     warned = any(problem.severity == "warning" for problem in diagnosis.problems)
     warned |= diagnosis.match is not None and bool(diagnosis.match.mismatches)
@@ -55,7 +53,7 @@ def _verdict(diagnosis: Diagnosis) -> str:
     timeline = diagnosis.timeline
     if timeline is not None and timeline.first_bad:
         return f"Bad from {wording.visible(timeline.first_bad, 50)} on: {_counted(diagnosis)}"
-    if timeline is not None and not timeline.last_healthy:
+    if timeline is not None and diagnosis.unreadable:
         return f"None of {timeline.length:,} checkpoints could be read"
     whole = "Healthy series" if timeline is not None else "Healthy"
     if diagnosis.healthy:

@@ -12,10 +12,12 @@ import torch
 from torch import nn
 
 import nanhunt
+from nanhunt.core.doctor import opening
 from nanhunt.core.doctor.contents import Entry, extent, row_major
 from nanhunt.core.doctor.rules import RULES
 from nanhunt.core.doctor.scan import PIECE, index_of, scan_all
 from nanhunt.diagnosis import Problem
+from nanhunt.errors import CheckpointError
 from tests.doctor import files
 from tests.doctor.damaged import poisoned
 
@@ -211,3 +213,20 @@ def test_a_file_saved_without_checksums_is_not_called_damaged(tmp_path: Path) ->
 def test_a_missing_path_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         nanhunt.doctor(tmp_path / "nothing.pt")
+
+
+def test_a_file_that_becomes_shorter_meanwhile_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = files.safetensors_file(tmp_path / "x.safetensors", {"w": torch.ones(1000)})
+    read = opening.read
+
+    def and_shorten(path: Path) -> Any:
+        contents = read(path)
+        with path.open("r+b") as stream:
+            stream.truncate(1000)
+        return contents
+
+    monkeypatch.setattr(opening, "read", and_shorten)
+    with pytest.raises(CheckpointError, match="became shorter while it was read"):
+        nanhunt.doctor(path)

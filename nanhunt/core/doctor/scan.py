@@ -8,6 +8,7 @@ bound the memory.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from nanhunt.core.doctor.contents import Entry, Record, Span
 from nanhunt.core.stats import real_values
+from nanhunt.errors import CheckpointError
 
 # Bytes. Measured on two cores: torch's own threads make smaller pieces slower (12 GB/s at
 # 1 MiB, 16 at 2 MiB), larger ones leave the cache.
@@ -105,30 +107,29 @@ def scan_all(entries: list[Entry]) -> tuple[list[Scan], dict[Record, int]]:
             alike[same] = Scan()
             work.append((entry, alike[same]))
         scans.append(alike[same])
-    pool = _Pool()
+    with contextlib.closing(_Pool()) as pool:
 
-    def look(item: tuple[Entry, Scan]) -> None:
-        entry, scan = item
-        crc = _scan(entry, scan, pool)
-        if crc is not None and entry.record is not None:
-            checksums[entry.record] = crc
+        def look(item: tuple[Entry, Scan]) -> None:
+            entry, scan = item
+            crc = _scan(entry, scan, pool)
+            if crc is not None and entry.record is not None:
+                checksums[entry.record] = crc
 
-    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
-        for _ in threads.map(look, work):
-            pass
-    pool.close()
+        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
+            for _ in threads.map(look, work):
+                pass
     return scans, checksums
 
 
 def checksums_of(records: Iterable[Record]) -> dict[Record, int]:
     """The CRC-32 of zip members, read in pieces."""
-    pool, found = _Pool(), {}
-    for record in records:
-        crc = 0
-        for piece in pool.pieces(record.span, PIECE):
-            crc = zlib.crc32(piece, crc)
-        found[record] = crc
-    pool.close()
+    found = {}
+    with contextlib.closing(_Pool()) as pool:
+        for record in records:
+            crc = 0
+            for piece in pool.pieces(record.span, PIECE):
+                crc = zlib.crc32(piece, crc)
+            found[record] = crc
     return found
 
 
@@ -140,7 +141,11 @@ class _Pool:
         self._open: list[BinaryIO] = []
 
     def pieces(self, span: Span, size: int) -> Iterable[memoryview]:
-        """Reads a range in pieces; each is overwritten by the next one."""
+        """Reads a range in pieces; each is overwritten by the next one.
+
+        Raises:
+            CheckpointError: the file ends before the range does.
+        """
         own = self._own
         if getattr(own, "file", None) != span.file:
             own.stream = open(span.file, "rb", buffering=0)  # noqa: SIM115  see close
@@ -156,7 +161,10 @@ class _Pool:
             while got < len(view):
                 more = stream.readinto(view[got:])
                 if not more:
-                    return  # shortened while it was read; the checks that follow say so
+                    raise CheckpointError(
+                        f"{span.file}: the file became shorter while it was read; wait until it "
+                        "is written, and try again"
+                    )
                 got += more
             yield view
             left -= len(view)

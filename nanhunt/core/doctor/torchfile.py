@@ -128,8 +128,8 @@ def _refusal(span: Span, reason: str) -> CheckpointError:
         more = f" and {len(wanted) - _NAMES_SHOWN} more" if len(wanted) > _NAMES_SHOWN else ""
         return CheckpointError(
             f"{span.file}: refused, nothing of it was executed: the file needs code to be run "
-            f"({', '.join(wanted[:_NAMES_SHOWN])}{more}); save the state_dict() alone, where you "
-            "trust the file"
+            f"({', '.join(wanted[:_NAMES_SHOWN])}{more}); where you trust the file, save its "
+            "state_dict() alone, or allow these with torch.serialization.add_safe_globals"
         )
     text = reason.rpartition("trusted source.")[2].partition("Check the documentation")[0]
     line = " ".join((text or reason).split())
@@ -179,6 +179,8 @@ def _entry(contents: Contents, keys: Keys, tensor: Tensor, starts: dict[int, Rec
     if tensor.layout != torch.strided:
         note = str(tensor.layout) if tensor.is_meta else ""
         return Entry(keys, tensor.dtype, shape, tensor=None if note else tensor, note=note)
+    if tensor.is_quantized:
+        return Entry(keys, tensor.dtype, shape, note="quantized: whole numbers are always finite")
     if not tensor.is_meta:
         return Entry(keys, tensor.dtype, shape, tensor=tensor)
     start = tensor.untyped_storage()._checkpoint_offset
