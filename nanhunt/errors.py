@@ -8,7 +8,8 @@
     │   ├── NoBackwardError         the training step never called backward
     │   └── NoOptimizerError        nothing ever updates the parameters
     ├── HuntClosedError             the hunt was closed and cannot be stepped
-    ├── CheckpointError             a checkpoint is damaged, or would need code to be run
+    ├── CheckpointError             a checkpoint cannot be read
+    │   └── CodeNeededError         only by running code that comes with it, which is not done
     └── ReportFormatError           a report file cannot be read
 
 An exception of the user's own step is never wrapped: it is re-raised as it is,
@@ -51,7 +52,11 @@ class HuntClosedError(NanhuntError, RuntimeError):
 
 
 class CheckpointError(NanhuntError, ValueError):
-    """A checkpoint cannot be read: it is damaged, of no known format, or needs code to be run."""
+    """A checkpoint cannot be read: it is damaged, or of no known format."""
+
+
+class CodeNeededError(CheckpointError):
+    """A checkpoint could be read only by running code that it names; nothing of it was run."""
 
 
 class ReportFormatError(NanhuntError, ValueError):

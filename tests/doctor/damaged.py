@@ -451,6 +451,22 @@ def sharded_by_another_index(folder: Path) -> Path:
     return folder / "hf"
 
 
+@case("bad file_damaged ")
+def sharded_hostile(folder: Path) -> Path:
+    sharded(folder)
+    torch_file(folder / "hf" / "model-00002-of-00003.safetensors", {"x": HOSTILE["system"]()})
+    return folder / "hf"
+
+
+@case("odd file_refused")
+def trainer_folder(folder: Path) -> Path:
+    files.sharded(folder / "hf", model_state(), shards=1)
+    torch_file(folder / "hf" / "optimizer.pt", whole()["optimizer"])
+    torch_file(folder / "hf" / "training_args.bin", argparse.Namespace(lr=1))
+    (folder / "hf" / "vocabulary.bin").write_bytes(b"a few words")
+    return folder / "hf"
+
+
 @case("refused weight_map")
 def sharded_broken_index(folder: Path) -> Path:
     sharded(folder)

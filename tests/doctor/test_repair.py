@@ -13,12 +13,13 @@ import pytest
 import torch
 
 import nanhunt
-from nanhunt.core.doctor import writing
+from nanhunt.core.doctor import opening, scan, writing
 from nanhunt.errors import CheckpointError, UsageError
 from tests.doctor import files
 from tests.doctor.damaged import channels_last, poisoned
 
 INF, NAN = math.inf, math.nan
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def fixed(path: Path, **options: Any) -> tuple[Path, nanhunt.Diagnosis]:
@@ -77,6 +78,33 @@ def test_statistics_of_any_dtype_are_reset(dtype: torch.dtype, tmp_path: Path) -
     state["running_var"][1] = NAN
     copy, _ = fixed(files.torch_file(tmp_path / "x.pt", state))
     assert load(copy)["running_var"].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_complex_statistics_beside_real_ones_are_reset_too(tmp_path: Path) -> None:
+    tree = {
+        "running_mean": torch.tensor([1 + 1j, complex(INF, 2)]),
+        "running_var": torch.tensor([NAN, 2.0]),
+    }
+    copy, diagnosis = fixed(files.torch_file(tmp_path / "x.pt", tree))
+    assert diagnosis.mended
+    assert load(copy)["running_mean"].tolist() == [1 + 1j, 2j]
+    assert load(copy)["running_var"].tolist() == [1.0, 2.0]
+
+
+def test_shards_of_one_tensor_are_not_taken_for_one_another(tmp_path: Path) -> None:
+    """As a sharded optimizer of torch.distributed is named."""
+    bad = torch.tensor([1.0, -1.0])
+    state = {f"0.{name}@{at}": torch.ones(2) for name in MOMENTS for at in ("0", "2")}
+    path = files.safetensors_file(tmp_path / "x.safetensors", {**state, "0.exp_avg_sq@2": bad})
+    copy, _ = fixed(path)
+    again = opening.read(copy).entries
+    sums = {entry.key: float(scan.read_values(entry).sum()) for entry in again}
+    assert sums == {
+        "0.exp_avg@0": 2.0,
+        "0.exp_avg@2": 1.0,
+        "0.exp_avg_sq@0": 2.0,
+        "0.exp_avg_sq@2": 1.0,
+    }
 
 
 def test_bad_moments_start_anew_together_with_those_beside_them(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ class Contents:
         records: members of zip archives, for their checksums.
         missing: files that an index names and that are not there.
         damage: what is wrong with the whole, each a sentence.
-        rewrite: how a file that cannot be repaired in place is written anew, or None.
+        refused: files beside others that would need code to be run, each with the reason.
     """
 
     path: Path
@@ -137,6 +137,7 @@ class Contents:
     records: list[Record] = dataclasses.field(default_factory=list)
     missing: list[str] = dataclasses.field(default_factory=list)
     damage: list[str] = dataclasses.field(default_factory=list)
+    refused: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
 
     def file_of(self, span: Span | None) -> str:
@@ -153,6 +154,7 @@ class Contents:
         self.records += other.records
         self.missing += other.missing
         self.damage += other.damage
+        self.refused += other.refused
         self.notes += other.notes
 
 

@@ -16,7 +16,7 @@ import torch
 
 from nanhunt.core.doctor.contents import Contents, Keys, Span
 from nanhunt.core.doctor.torchfile import read_archive
-from nanhunt.errors import CheckpointError
+from nanhunt.errors import CheckpointError, CodeNeededError
 
 INDEX = ".metadata"
 
@@ -73,10 +73,10 @@ class _IndexUnpickler(pickle.Unpickler):
             return _KNOWN[module, name]
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return name
-        raise CheckpointError(f"refused, nothing of it was executed: it asks for {module}.{name}")
+        raise CodeNeededError(f"refused, nothing of it was executed: it asks for {module}.{name}")
 
     def persistent_load(self, pid: Any) -> Any:
-        raise CheckpointError("refused, nothing of it was executed: it asks for foreign objects")
+        raise CodeNeededError("refused, nothing of it was executed: it asks for foreign objects")
 
 
 def read(folder: Path) -> Contents:
@@ -111,7 +111,7 @@ def _index(file: Path) -> Any:
     try:
         return _IndexUnpickler(io.BytesIO(file.read_bytes())).load()
     except CheckpointError as error:
-        raise CheckpointError(f"{file}: {error}") from None
+        raise type(error)(f"{file}: {error}") from None
     except OSError:
         raise
     except Exception as error:
@@ -128,7 +128,7 @@ def _item(folder: Path, paths: Any, what: Any, where: Any) -> tuple[str, Span, K
     ok = isinstance(name, str) and isinstance(fqn, str)
     if not ok or type(start) is not int or type(length) is not int or min(start, length) < 0:
         raise CheckpointError(f"{folder / INDEX}: the index is damaged ({fqn!r:.80})")
-    if (folder / name).resolve().parent != folder.resolve():
+    if Path(name).is_absolute() or ".." in Path(name).parts:
         raise CheckpointError(f"{folder / INDEX}: refused: it points outside its folder ({name})")
     if getattr(where, "transform_descriptors", None):
         raise CheckpointError(f"{folder / INDEX}: its items are compressed or encrypted")

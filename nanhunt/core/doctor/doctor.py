@@ -58,12 +58,13 @@ def doctor(
         The diagnosis; `healthy` says whether anything is critical.
 
     Raises:
-        CheckpointError: it is damaged, of no known format, or would need code to be run.
+        CheckpointError: it is damaged or of no known format.
+        CodeNeededError: it would need code to be run.
         UsageError: the arguments do not go together, or the repaired file exists already.
         OSError: a file cannot be opened or written.
     """
     started = time.monotonic()
-    path = Path(path)
+    path = Path(path).expanduser()
     if (fix_weights or data is not None) and not fix:
         raise UsageError("fix_weights and data belong to a repair: give fix=True too")
     if data is not None and model is None:

@@ -56,6 +56,8 @@ def _files(contents: Contents) -> Iterator[Problem]:
         )
     for text in contents.damage:
         yield Problem("file_damaged", "critical", "file", "", text)
+    for text in contents.refused:
+        yield Problem("file_refused", "warning", "file", "", text)
 
 
 def _checksums(contents: Contents, checksums: dict[Record, int]) -> Iterator[Problem]:

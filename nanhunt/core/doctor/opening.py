@@ -10,7 +10,7 @@ from typing import Any
 from nanhunt.core.doctor import distributed, safetensors
 from nanhunt.core.doctor.contents import Contents, Span
 from nanhunt.core.doctor.torchfile import read_archive, read_legacy
-from nanhunt.errors import CheckpointError
+from nanhunt.errors import CheckpointError, CodeNeededError
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 _INDEX = ".index.json"
@@ -105,21 +105,25 @@ def _folder(folder: Path) -> Contents:
         indexed |= _sharded(contents, index)
     for file in checkpoint_files(folder):
         if file not in indexed:
-            _member(contents, file)
+            _member(contents, file, needed=False)
     if not contents.files and not contents.missing:
-        told = f" ({contents.notes[0]})" if contents.notes else ""
+        why = [*contents.damage, *contents.refused, *contents.notes]
+        told = f" ({why[0]})" if why else ""
         raise CheckpointError(f"{folder}: no checkpoint in this folder could be read{told}")
     _check_shards(contents)
     return contents
 
 
-def _member(contents: Contents, file: Path) -> None:
-    """A file beside others: what cannot be read is damage, what may not be is a note."""
+def _member(contents: Contents, file: Path, needed: bool) -> None:
+    """A file beside others; `needed` says whether an index names it."""
     try:
         part = _file(file)
+    except CodeNeededError as error:  # such as the Trainer's training_args.bin
+        (contents.damage if needed else contents.refused).append(str(error))
+        return
     except CheckpointError as error:
-        refused = "refused" in str(error)
-        (contents.notes if refused else contents.damage).append(str(error))
+        foreign = file.suffix == ".bin" and not needed and "no checkpoint" in str(error)
+        (contents.notes if foreign else contents.damage).append(str(error))
         return
     if contents.layout == "folder":
         contents.layout = f"{part.layout} files"
@@ -140,7 +144,7 @@ def _sharded(contents: Contents, index: Path) -> set[Path]:
             contents.missing.append(name)
             continue
         before = len(contents.entries)
-        _member(contents, file)
+        _member(contents, file, needed=True)
         there = {entry.key for entry in contents.entries[before:]}
         for word, keys_off in (("lacks", keys - there), ("holds also", there - keys)):
             if keys_off and there:

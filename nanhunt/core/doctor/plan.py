@@ -20,7 +20,7 @@ from torch import Tensor
 from nanhunt.core.doctor.contents import Entry, Record, Scalar, Span
 from nanhunt.core.doctor.examine import Examination
 from nanhunt.core.doctor.judge import in_place, is_bad_scale
-from nanhunt.core.doctor.roles import COUNT, MEAN, SECOND_MOMENTS, VARIANCE, leaf, siblings
+from nanhunt.core.doctor.roles import COUNT, MEAN, SECOND_MOMENTS, VARIANCE, leaf, shard, siblings
 from nanhunt.core.doctor.scan import Scan, real_dtype
 
 INITIAL_SCALE = 65536.0  # init_scale of torch.amp.GradScaler
@@ -174,7 +174,7 @@ def _reset_channels(layer: dict[str, tuple[Entry, Scan]], known: set[str]) -> It
         if scan.bad or negative:
             sick.append((entry, conditions[name]))
     both = MEAN in known and VARIANCE in known
-    alike = both and layer[MEAN][0].shape == layer[VARIANCE][0].shape
+    alike = both and _aligned(layer[MEAN][0], layer[VARIANCE][0])
     for name, value in ((MEAN, 0.0), (VARIANCE, 1.0)):
         if name in known:
             where = sick if alike else [pair for pair in sick if pair[0] is layer[name][0]]
@@ -227,12 +227,13 @@ def _aligned(one: Entry, other: Entry) -> bool:
     if one is other:
         return True
     plain = real_dtype(one) == one.dtype and real_dtype(other) == other.dtype
-    return plain and (one.shape, one.stride) == (other.shape, other.stride)
+    places = [(entry.shape, entry.stride, shard(entry.key)) for entry in (one, other)]
+    return plain and places[0] == places[1]
 
 
 def _sick(name: str, scan: Scan) -> Condition | None:
     low = scan.low or 0.0
-    if (name in SECOND_MOMENTS or name == "step") and low < 0:
+    if leaf(name) in {*SECOND_MOMENTS, "step"} and low < 0:
         return "not finite or negative"
     return "not finite" if scan.bad else None
 

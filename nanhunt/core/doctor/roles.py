@@ -88,8 +88,13 @@ def roles_in(contents: Contents, buffers: Collection[str] = ()) -> Roles:
 
 
 def leaf(key: str) -> str:
-    """The last part of a dotted name."""
-    return key.rpartition(".")[2]
+    """The last part of a dotted name, without the place of a shard in its tensor."""
+    return key.rpartition(".")[2].partition("@")[0]
+
+
+def shard(key: str) -> str:
+    """The place of a shard in its tensor, as `distributed.read` puts it behind the name."""
+    return key.rpartition(".")[2].partition("@")[2]
 
 
 def siblings(entries: list[Entry]) -> dict[tuple[str, str], dict[str, int]]:

@@ -112,4 +112,9 @@ RULES: tuple[Rule, ...] = (
         "The parts of a checkpoint contradict each other.",
         "The format's own description.",
     ),
+    Rule(
+        "file_refused",
+        "A file beside others was not looked at: it would need code to be run.",
+        "torch.load's weights_only=True.",
+    ),
 )

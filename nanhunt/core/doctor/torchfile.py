@@ -29,7 +29,7 @@ from nanhunt.core.doctor.contents import (
     extent,
     leaves,
 )
-from nanhunt.errors import CheckpointError
+from nanhunt.errors import CheckpointError, CodeNeededError
 
 _NAMES_SHOWN = 5
 
@@ -47,7 +47,7 @@ def read_archive(span: Span, prefix: Keys = ()) -> Contents:
     members = archive.records(span)
     names = {member.name.partition("/")[2] for member in members}
     if "constants.pkl" in names:
-        raise CheckpointError(
+        raise CodeNeededError(
             f"{span.file}: a TorchScript program, which is code; save the state_dict() of the "
             "module that torch.jit.load gives, where you trust the file"
         )
@@ -126,7 +126,7 @@ def _refusal(span: Span, reason: str) -> CheckpointError:
     wanted = _globals(span)
     if wanted:
         more = f" and {len(wanted) - _NAMES_SHOWN} more" if len(wanted) > _NAMES_SHOWN else ""
-        return CheckpointError(
+        return CodeNeededError(
             f"{span.file}: refused, nothing of it was executed: the file needs code to be run "
             f"({', '.join(wanted[:_NAMES_SHOWN])}{more}); where you trust the file, save its "
             "state_dict() alone, or allow these with torch.serialization.add_safe_globals"
@@ -134,7 +134,7 @@ def _refusal(span: Span, reason: str) -> CheckpointError:
     text = reason.rpartition("trusted source.")[2].partition("Check the documentation")[0]
     line = " ".join((text or reason).split())
     if "GLOBAL" in line or "reduce" in line or "create new object" in line:
-        return CheckpointError(f"{span.file}: refused, nothing of it was executed: {line[:300]}")
+        return CodeNeededError(f"{span.file}: refused, nothing of it was executed: {line[:300]}")
     return CheckpointError(f"{span.file}: cannot be read, it is damaged: {line[:300]}")
 
 
