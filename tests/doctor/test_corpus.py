@@ -10,7 +10,7 @@ import torch
 
 import nanhunt
 from nanhunt.errors import CheckpointError
-from tests.doctor import files
+from tests.doctor import damaged_files, files
 from tests.doctor.damaged import CANARY, CORPUS, HOSTILE
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of making quantized tensors
@@ -26,6 +26,7 @@ def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_corpus_is_large_and_the_canary_sings(canary: Path) -> None:
     assert len(CORPUS) >= 60
+    assert "sharded" in CORPUS, damaged_files.__doc__
     file = files.torch_file(canary.parent / "x.pt", {"x": HOSTILE["system"]()})
     torch.load(file, weights_only=False)
     assert canary.exists(), "a file that is executed has to be noticed"

@@ -18,7 +18,7 @@ from typing import BinaryIO
 from nanhunt.core.doctor.archive import set_checksum
 from nanhunt.core.doctor.contents import Record, Span
 from nanhunt.core.doctor.examine import Examination, examine
-from nanhunt.core.doctor.plan import AnyPatch
+from nanhunt.core.doctor.patches import AnyPatch
 from nanhunt.core.doctor.scan import PIECE
 from nanhunt.diagnosis import Change, Repair
 from nanhunt.errors import CheckpointError, UsageError
