@@ -75,16 +75,15 @@ def _mended(diagnosis: Diagnosis) -> bool:
 
 
 def _counted(diagnosis: Diagnosis) -> str:
-    """`2 weights (no repair), 1 buffer (repairable)`, weights first."""
-    parts = []
+    """`1 weight (no repair), 2 buffers, 1 loss scale (repairable)`."""
+    counted: dict[str, list[str]] = {"no repair": [], "repairable": []}
     for role, (one, many) in _ROLES.items():
         mine = [p for p in diagnosis.problems if p.role == role and p.severity == "critical"]
         if mine:
-            count = len({(p.file, p.key) for p in mine}) if role != "file" else len(mine)
-            word = one if count == 1 else many
+            count = len({(p.file, p.key, p.text if role == "file" else "") for p in mine})
             can = "repairable" if all(p.repair for p in mine) else "no repair"
-            parts.append(f"{count:,} {word} ({can})")
-    return ", ".join(parts)
+            counted[can].append(f"{count:,} {one if count == 1 else many}")
+    return ", ".join(f"{', '.join(parts)} ({can})" for can, parts in counted.items() if parts)
 
 
 # -- facts --------------------------------------------------------------------------------------
@@ -179,9 +178,10 @@ def _advice(diagnosis: Diagnosis) -> list[tuple[str, str]]:
 
 def _holds(diagnosis: Diagnosis) -> str:
     dtypes = ", ".join(f"{name} {count:,}" for name, count in diagnosis.dtypes[:5])
-    size = diagnosis.nbytes / 1e6
+    large = diagnosis.nbytes >= 1e9
+    size, unit = diagnosis.nbytes / (1e9 if large else 1e6), "GB" if large else "MB"
     return (
-        f"{diagnosis.tensors:,} tensors, {size:,.3g} MB, elements: {dtypes or 'none'}; read in "
+        f"{diagnosis.tensors:,} tensors, {size:.3g} {unit}, elements: {dtypes or 'none'}; read in "
         f"{diagnosis.seconds:.2g} s"
     )
 
