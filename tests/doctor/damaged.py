@@ -124,6 +124,14 @@ def recursive() -> dict[str, Any]:
     return inner
 
 
+def doubled(times: int = 60) -> Any:
+    """2 to the 60th tensors for whoever follows every reference."""
+    value: Any = [torch.ones(1)]
+    for _ in range(times):
+        value = [value, value]
+    return value
+
+
 def deep(levels: int = 150) -> Any:
     value: Any = torch.ones(1)
     for _ in range(levels):
@@ -165,6 +173,7 @@ tree("healthy", "no_tensor", lambda: {"epoch": 3, "best": INF, "huge": 10**400})
 tree("healthy", "odd_keys", lambda: {0: [torch.ones(1), (torch.ones(2),)], None: {1.5: "x"}})
 tree("bad not_finite w", "recursive", recursive)
 tree("healthy", "deeply_nested", deep)
+tree("healthy", "doubled_60_times", doubled)
 tree("healthy", "ten_thousand", lambda: {f"w{n}": torch.ones(1) for n in range(10_000)})
 tree("healthy", "zero_size", lambda: {"a": torch.ones(0, 3), "b": torch.ones(()), "c": None})
 tree("healthy", "tied", tied)

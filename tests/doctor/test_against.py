@@ -143,6 +143,8 @@ def test_optimizer_state_is_not_taken_for_the_model(tmp_path: Path) -> None:
     found = match(tmp_path, files.whole(), Net())
     assert found.mismatches == ()
     assert found.under == "model"
+    beside = match(tmp_path, {**Net().state_dict(), "optimizer": files.whole()["optimizer"]}, Net())
+    assert set(kinds(beside)) == {"unexpected"}, "load_state_dict does not take it either"
 
 
 def test_an_unhealthy_file_that_fits_is_told_as_both(tmp_path: Path) -> None:

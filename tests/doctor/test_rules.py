@@ -119,6 +119,12 @@ def test_counts_of_batches_have_to_go_with_the_statistics(
     assert nanhunt.doctor(tmp_path / "x.pt").healthy
 
 
+def test_of_poisoned_statistics_the_count_says_nothing(tmp_path: Path) -> None:
+    layer = nn.BatchNorm1d(2)
+    layer.running_mean.fill_(NAN)
+    assert kinds(problems(tmp_path, layer.state_dict())) == {"not_finite"}
+
+
 def test_one_layer_that_ran_less_often_than_the_others_is_pointed_out(tmp_path: Path) -> None:
     layers = nn.Sequential(*(nn.BatchNorm1d(2) for _ in range(5)))
     for layer, count in zip(layers, (90, 90, 90, 90, 7), strict=True):

@@ -12,7 +12,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from nanhunt.core.doctor.contents import Contents, Entry, Keys
-from nanhunt.core.doctor.roles import roles_in
 from nanhunt.core.stats import dtype_name
 from nanhunt.diagnosis import Match, Mismatch
 from nanhunt.errors import UsageError
@@ -118,13 +117,11 @@ def buffers_of(fitting: Fitting, model: nn.Module) -> set[str]:
 
 def _best(contents: Contents, state: dict[str, Tensor]) -> tuple[Keys, str, dict[str, Entry]]:
     """The place and prefix with most names in common; the shortest of equals."""
-    roles = roles_in(contents)
     places: dict[Keys, dict[str, Entry]] = {}
     for entry in contents.entries:
-        if roles.of(entry) != "optimizer":
-            for cut in range(len(entry.keys)):
-                name = ".".join(entry.keys[cut:])
-                places.setdefault(entry.keys[:cut], {})[name] = entry
+        for cut in range(len(entry.keys)):
+            name = ".".join(entry.keys[cut:])
+            places.setdefault(entry.keys[:cut], {})[name] = entry
     best: tuple[int, int, Keys, str] = (-1, 0, (), "")
     for under, entries in places.items():
         for prefix in _possible_prefixes(entries, state):
