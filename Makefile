@@ -6,13 +6,18 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Jupyter refuses to run as root, as in a container, unless it is told that this is meant.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
+# The JupyterLab extension: jlpm is Yarn as Jupyter ships it, and needs Node.js.
+EXTENSION := nanhunt/labextension/package.json
+MODULES := labextension/node_modules/.ready
+JLPM := cd labextension && PATH="$(abspath $(BIN)):$$PATH" jlpm
+LINKED := $(VENV)/share/jupyter/labextensions/nanhunt
 
 .PHONY: help demo lab test lint format bench campaign clean
 
 help:
 	@echo "make demo      run examples/01_first_hunt.ipynb and print what it found"
 	@echo "make lab       open JupyterLab with the examples"
-	@echo "make test      format, lint, types, import contracts, all tests, notebooks, browser"
+	@echo "make test      format, lint, types, import contracts, all tests, notebooks, browser (Node.js)"
 	@echo "make lint      only the checks that run no test"
 	@echo "make format    put the code into its form"
 	@echo "make bench     what watching costs, against a bare step and other tools; the doctor's speed"
@@ -22,26 +27,38 @@ help:
 $(READY): pyproject.toml constraints.txt
 	@echo "Making the virtual environment $(VENV); the first time takes minutes."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[test]"
+	SKIP_JUPYTER_BUILDER=1 $(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[test]"
 	touch $@
+
+$(MODULES): labextension/package.json labextension/yarn.lock | $(READY)
+	@node --version >/dev/null || (echo "The JupyterLab extension is built with Node.js 20 or newer; there is none on PATH."; exit 1)
+	$(JLPM) install --immutable
+	touch $@
+
+$(EXTENSION): $(MODULES) labextension/tsconfig.json $(wildcard labextension/s*/* labextension/src/*/*)
+	$(JLPM) build
+	rm -rf $(LINKED) && mkdir -p $(dir $(LINKED)) && ln -s $(abspath $(dir $@)) $(LINKED)
 
 demo: $(READY)
 	$(BIN)/python tools/demo.py
 
-lab: $(READY)
+lab: $(READY) $(EXTENSION)
 	PYTHONPATH=examples $(BIN)/jupyter lab $(AS_ROOT) --ServerApp.root_dir=.
 
-lint: $(READY)
+lint: $(READY) $(EXTENSION)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(JLPM) lint
 
-format: $(READY)
+format: $(READY) $(MODULES)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(JLPM) format
 
 test: lint
+	$(JLPM) test
 	$(BIN)/python tools/find_chromium.py --install
 	$(BIN)/python -m pytest tests examples --nbmake
 
@@ -53,4 +70,4 @@ campaign: $(READY)
 	$(BIN)/python -m tests.campaign.run --injections 1000
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) build dist nanhunt/labextension labextension/node_modules labextension/lib

@@ -19,20 +19,22 @@ if TYPE_CHECKING:
     from nanhunt.core.compare import compare as compare
     from nanhunt.core.doctor.doctor import doctor as doctor
     from nanhunt.core.doctor.recalibrate import recalibrate as recalibrate
-    from nanhunt.core.hunt import Hunt as Hunt
     from nanhunt.core.hunt import hunt as hunt
     from nanhunt.core.hunt import last_report as last_report
     from nanhunt.core.preflight import preflight as preflight
     from nanhunt.diagnosis import Diagnosis as Diagnosis
     from nanhunt.errors import NanhuntError as NanhuntError
     from nanhunt.facts import Preflight as Preflight
+    from nanhunt.interactive import Hunt as Hunt
+    from nanhunt.interactive import last_hunt as last_hunt
     from nanhunt.report import Finding as Finding
     from nanhunt.report import Report as Report
     from nanhunt.report import TensorStats as TensorStats
     from nanhunt.report import load_report as load_report
 
 _HOME = {
-    "Hunt": "nanhunt.core.hunt",
+    "Hunt": "nanhunt.interactive",
+    "last_hunt": "nanhunt.interactive",
     "hunt": "nanhunt.core.hunt",
     "last_report": "nanhunt.core.hunt",
     "Comparison": "nanhunt.comparison",

@@ -8,6 +8,7 @@
     │   ├── NoBackwardError         the training step never called backward
     │   └── NoOptimizerError        nothing ever updates the parameters
     ├── HuntClosedError             the hunt was closed and cannot be stepped
+    ├── HuntBusyError               it, or another one, is inside a step right now
     ├── CheckpointError             a checkpoint cannot be read
     │   └── CodeNeededError         only by running code that comes with it, which is not done
     └── ReportFormatError           a report file cannot be read
@@ -49,6 +50,10 @@ class NoOptimizerError(UsageError):
 
 class HuntClosedError(NanhuntError, RuntimeError):
     """The hunt was closed; make a new one."""
+
+
+class HuntBusyError(NanhuntError, RuntimeError):
+    """The hunt is running or stands inside a step, and what was asked for needs its end."""
 
 
 class CheckpointError(NanhuntError, ValueError):

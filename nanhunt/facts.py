@@ -100,6 +100,7 @@ class Preflight(Shown):
     FORMAT: ClassVar[str] = "nanhunt.preflight"
     LINES: ClassVar[int] = 60
     TELL: ClassVar[str] = "tell_preflight"
+    MIME_TYPE: ClassVar[str] = "application/vnd.nanhunt.preflight.v1+json"
 
     title: str
     facts: tuple[Fact, ...] = ()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib
 import re
 import shlex
 import sys
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from IPython.core.completer import CompletionContext, SimpleCompletion
 from IPython.core.error import UsageError
@@ -21,13 +22,19 @@ from nanhunt.completer import complete, is_model, is_step
 from nanhunt.diagnosis import Diagnosis
 from nanhunt.display import NotebookProgress
 from nanhunt.facts import Preflight
-from nanhunt.options import PREFLIGHT, options_for
+from nanhunt.options import PANEL, PAUSED, PREFLIGHT, options_for
 from nanhunt.report import Report
+
+if TYPE_CHECKING:
+    from nanhunt.interactive import Hunt
+
+_STEPS_BACK = 8  # what the panel can undo, as long as there is memory
 
 _HELP = """Find the first value that broke a training step.
 
     %nanhunt model step_fn                    hunt, at most 100 steps; returns the report
     report = %nanhunt model step_fn --steps 500
+    %nanhunt model step_fn --paused           open the panel before the first step
     %nanhunt "{'g': gen, 'd': disc}" step_fn  several modules: any expression in quotes
     %%nanhunt model                           watch the loop in this cell; its steps are
     for x, y in loader:                       the optimizer's
@@ -35,7 +42,7 @@ _HELP = """Find the first value that broke a training step.
 
 `model` is a module, or a dict or list of modules. `step_fn` is one training step and takes
 no argument (with --data, one batch). The report stands under the cell; after a failure the
-training stands at the start of the failing step.
+training stands at the start of the failing step, and the panel can step through it by hand.
 
 Options:
 """
@@ -80,7 +87,7 @@ class NanhuntMagics(Magics):
     """Registered by `%load_ext nanhunt`."""
 
     @line_cell_magic
-    def nanhunt(self, line: str, cell: str | None = None) -> Report | Preflight | None:
+    def nanhunt(self, line: str, cell: str | None = None) -> Report | Preflight | Hunt | None:
         """Replaced by the text of `help_text` when this module is loaded."""
         arguments = self._parse(line, cell is not None)
         try:
@@ -88,7 +95,7 @@ class NanhuntMagics(Magics):
                 kept = ("model", "step_fn", "optimizer", "scaler", "data")
                 return nanhunt.preflight(**{name: arguments[name] for name in kept})
             if cell is None:
-                return nanhunt.hunt(**arguments)
+                return self._hunt(arguments)
             return self._hunt_cell(cell, arguments)
         except errors.UsageError as error:
             raise UsageError(f"%nanhunt: {error}") from None
@@ -119,6 +126,22 @@ class NanhuntMagics(Magics):
         except (errors.NanhuntError, ValueError, OSError) as error:
             raise UsageError(f"%nanhunt_doctor: {error}") from None
 
+    def _hunt(self, arguments: dict[str, Any]) -> Report | Hunt:
+        wanted, paused = arguments.pop(PANEL.name), arguments.pop(PAUSED.name)
+        panel = panel_module(self.shell) if wanted else None
+        if panel is not None:
+            arguments["back"] = max(arguments["back"], _STEPS_BACK)
+            report: Report | Hunt = panel.hunt_in_panel(self.shell, arguments, paused)
+            return report
+        if paused:
+            raise errors.UsageError(
+                "--paused opens the panel, which needs a notebook with ipywidgets. In code: "
+                "hunt = nanhunt.Hunt(model, step_fn), then hunt.into()"
+            )
+        if arguments["progress"]:
+            arguments["progress"] = NotebookProgress(self.shell)
+        return nanhunt.hunt(**arguments)
+
     def _hunt_cell(self, cell: str, arguments: dict[str, Any]) -> Report:
         from nanhunt.core.loop import LoopHunt
 
@@ -127,6 +150,8 @@ class NanhuntMagics(Magics):
         # An empty line for the magic's own, so that line numbers are those of the whole cell.
         source = "\n" + shell.transform_cell(cell)
         name = shell.compile.cache(source, _number_of_the_running_cell(shell), raw_code=cell)
+        if arguments["progress"]:
+            arguments["progress"] = NotebookProgress(shell)
         loop = CellLoop(source, name, shell.user_ns)
         if loop.replayable:
             return _hunt_loop(loop, arguments)
@@ -157,8 +182,6 @@ class NanhuntMagics(Magics):
             if option.kind == "object" and value is not None:
                 value = self._value(value, lambda _: True)
             arguments[option.name] = value
-        if arguments["progress"]:
-            arguments["progress"] = NotebookProgress(self.shell)
         return arguments
 
     @staticmethod
@@ -221,8 +244,23 @@ def load(shell: InteractiveShell) -> None:
         matchers.append(_Matcher(shell))
 
 
+def panel_module(shell: Any) -> Any:
+    """The panel's module where widgets can be shown: in a kernel, with ipywidgets."""
+    if getattr(shell, "kernel", None) is None:
+        return None
+    try:
+        return importlib.import_module("nanhunt.panel.panel")
+    except ModuleNotFoundError as error:
+        if error.name == "ipywidgets":
+            return None
+        raise
+
+
 def unload(shell: InteractiveShell) -> None:
     """Takes everything back; unloading twice changes nothing."""
+    panel = sys.modules.get("nanhunt.panel.panel")
+    if panel is not None:
+        panel.close_panel()
     for kind in ("line", "cell"):
         for name in ("nanhunt", "nanhunt_doctor"):
             shell.magics_manager.magics[kind].pop(name, None)

@@ -34,6 +34,9 @@ PREFLIGHT = Option(
     "preflight", "flag", False, "no hunt: one observed step and what it is made of, then undone"
 )
 
+PANEL = Option("panel", "flag", True, "show the interactive panel where widgets can be shown")
+PAUSED = Option("paused", "flag", False, "open the panel before the first step, and do not hunt")
+
 OPTIONS: tuple[Option, ...] = (
     Option("steps", "int", 100, "stop after this many steps when nothing bad happens"),
     Option("optimizer", "object", None, "optimizer or a list of them; found by itself if absent"),
@@ -43,6 +46,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("snapshot", "flag", True, "keep the state before each step, so that it can be replayed"),
     Option("trials", "flag", True, "try remedies by replaying the failing step"),
     Option("confirm", "int", 0, "run this many further steps with the winning remedy"),
+    Option("back", "int", 1, "how many steps before the last one can be undone (panel: 8)"),
     Option("progress", "flag", True, "show progress"),
 )
 
@@ -50,5 +54,5 @@ OPTIONS: tuple[Option, ...] = (
 def options_for(cell: bool) -> list[Option]:
     """The options of the line magic, or those that make sense around a loop."""
     if cell:
-        return [option for option in OPTIONS if option.name not in ("steps", "data")]
-    return [*OPTIONS, PREFLIGHT]
+        return [option for option in OPTIONS if option.name not in ("steps", "data", "back")]
+    return [*OPTIONS, PREFLIGHT, PAUSED, PANEL]

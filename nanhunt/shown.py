@@ -18,12 +18,14 @@ class Shown:
         FORMAT, VERSION: what its JSON says it is.
         LINES: how many lines its text has at most.
         TELL: the function of `nanhunt.render` that tells its story.
+        MIME_TYPE: under which front ends are given its JSON too, or empty.
     """
 
     FORMAT: ClassVar[str]
     VERSION: ClassVar[int] = 1
     LINES: ClassVar[int]
     TELL: ClassVar[str]
+    MIME_TYPE: ClassVar[str] = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON data; `from_dict` reads it back."""
@@ -64,4 +66,5 @@ class Shown:
         return render.story_text(self._story(), lines=self.LINES)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return {"text/plain": str(self), "text/html": self.to_html()}
+        bundle: dict[str, Any] = {"text/plain": str(self), "text/html": self.to_html()}
+        return {**bundle, self.MIME_TYPE: self.to_dict()} if self.MIME_TYPE else bundle

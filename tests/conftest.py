@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # also for kernels and processes that tests start
@@ -111,3 +113,17 @@ def nothing_stays_installed() -> Iterator[None]:
     assert not changed, f"still installed or changed after the test: {', '.join(changed)}"
     left = threads_left(threads)
     assert not left, f"threads still running after the test: {', '.join(left)}"
+
+
+@pytest.fixture(scope="session")
+def built_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built by the back end that this environment has."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "-d", str(folder)]
+    # Yarn, as Jupyter ships it, lies beside the interpreter.
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    environment = {**os.environ, "PATH": path}
+    root = Path(__file__).resolve().parent.parent
+    subprocess.run(command, cwd=root, env=environment, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel

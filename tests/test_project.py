@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import find_chromium
@@ -143,19 +144,26 @@ def test_examples_in_docstrings_are_true(name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """The wheel, built by the back end that this environment has."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "-d", folder]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    (path,) = folder.glob("*.whl")
-    return zipfile.ZipFile(path)
+def wheel(built_wheel: Path) -> Iterator[zipfile.ZipFile]:
+    """The wheel, opened."""
+    with zipfile.ZipFile(built_wheel) as opened:
+        yield opened
 
 
-def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_holds_the_package_and_the_extension_and_nothing_else(
+    wheel: zipfile.ZipFile,
+) -> None:
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    extension = f"nanhunt-{nanhunt.__version__}.data/data/share/jupyter/labextensions/nanhunt/"
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "nanhunt").rglob("*.py")}
-    assert names == sources | {"nanhunt/py.typed"}
+    shared = {name.removeprefix(extension) for name in names if name.startswith(extension)}
+    assert {name for name in names if not name.startswith(extension)} == sources | {
+        "nanhunt/py.typed"
+    }
+    assert {"install.json", "package.json", "static/style.js"} <= shared
+    assert [name for name in shared if re.fullmatch(r"static/remoteEntry\.\w+\.js", name)]
+    others = {name for name in shared if name.split("/")[0] not in ("static", "schemas")}
+    assert others == {"install.json", "package.json"}
 
 
 def test_the_wheel_names_its_licence_its_version_and_its_command(wheel: zipfile.ZipFile) -> None:

@@ -20,16 +20,17 @@ class Batches:
     Args:
         data: gives the batches.
         tape: what iterators in the step give; it must not take these for theirs.
+        past: how many earlier batches to keep.
 
     Attributes:
         current: the batch of this step (or the one shifted to).
     """
 
-    def __init__(self, data: Iterable[Any], tape: Tape) -> None:
+    def __init__(self, data: Iterable[Any], tape: Tape, past: int = 1) -> None:
         self._source = iter(data)
         self._tape = tape
         self._ahead: deque[Any] = deque()
-        self._before: Any = None
+        self._past: deque[Any] = deque(maxlen=past)
         self._own: Any = None
         self.current: Any = None
 
@@ -41,13 +42,19 @@ class Batches:
         """
         if not self._look_ahead(1):
             raise DataEndedError
-        self._before, self._own = self._own, self._ahead.popleft()
+        self._past.append(self._own)
+        self._own = self._ahead.popleft()
         self.current = self._own
+
+    def step_back(self) -> None:
+        """The batch before becomes the current one."""
+        self._ahead.appendleft(self._own)
+        self._own = self.current = self._past.pop()
 
     def shift(self, by: int) -> bool:
         """Makes the batch `by` steps away the current one (-1, 0, or ahead); False if none."""
         if by < 0:
-            self.current = self._before
+            self.current = self._past[-1] if self._past else None
         elif by == 0:
             self.current = self._own
         elif self._look_ahead(by):

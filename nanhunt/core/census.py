@@ -202,7 +202,7 @@ class AutocastWatch:
 
 
 class OutputCensus:
-    """Keeps the largest output of each module; given to `ModuleStack` as its listener."""
+    """Keeps the largest output of each module; fed by a `ModuleStack`."""
 
     def __init__(self) -> None:
         self.kinds: dict[str, str] = {}

@@ -121,8 +121,8 @@ class Copies:
         self._first = True
 
 
-def check_room(tensors: Iterable[Tensor]) -> None:
-    """Asks before the first copy whether it will fit.
+def check_room(tensors: Iterable[Tensor], share: float = 0.8) -> None:
+    """Asks before the first copy whether it will fit into a share of the free memory.
 
     Raises:
         NoMemoryError: with the number of bytes wanted and free.
@@ -134,7 +134,7 @@ def check_room(tensors: Iterable[Tensor]) -> None:
         wanted[tensor.device] = wanted.get(tensor.device, 0) + _nbytes(tensor)
     for device, need in wanted.items():
         free = _free_bytes(device)
-        if free is not None and need > 0.8 * free:
+        if free is not None and need > share * free:
             raise NoMemoryError(
                 f"a copy needs {need / 2**20:,.0f} MiB on {device}, and only "
                 f"{free / 2**20:,.0f} MiB are free"

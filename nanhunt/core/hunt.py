@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -16,6 +19,7 @@ from nanhunt.core.examine import Examiner
 from nanhunt.core.findings import Ledger, listed
 from nanhunt.core.findings import last_report as last_report
 from nanhunt.core.history import History
+from nanhunt.core.installed import Installed
 from nanhunt.core.investigate import Investigation
 from nanhunt.core.learning import LearningLog, not_training
 from nanhunt.core.locate import swallowed_findings
@@ -23,13 +27,14 @@ from nanhunt.core.observe import Activity, Observer
 from nanhunt.core.progress import Progress
 from nanhunt.core.raised import note_for
 from nanhunt.core.replay import Past, Replayer
+from nanhunt.core.ring import Ring
 from nanhunt.core.sentinel import Sentinel, StepFacts
 from nanhunt.core.shield import uninterrupted
 from nanhunt.core.skips import SkipWatch
 from nanhunt.core.state import Snapshot
 from nanhunt.core.stats import largest
 from nanhunt.core.surroundings import Surroundings, optimizers_in_memory
-from nanhunt.core.tape import Tape, TapedIterator
+from nanhunt.core.tape import Tape
 from nanhunt.core.target import Target
 from nanhunt.core.usage import check_first_step, check_step_fn
 from nanhunt.errors import HuntClosedError, UsageError
@@ -85,6 +90,8 @@ class Hunt:
         trials: try the remedies that the cause suggests by replaying the failing step.
         confirm: run this many further steps with the winning remedy, on state that is put
             back afterwards.
+        back: how many steps before the last one `back` can undo; each costs the memory of a
+            copy of what the optimizers write, and there are fewer when memory is short.
         progress: True for a line on a terminal, or a callable
             `(steps_done, steps_total, what)`, called at most ten times a second.
 
@@ -102,14 +109,18 @@ class Hunt:
         snapshot: bool = True,
         trials: bool = True,
         confirm: int = 0,
+        back: int = 1,
         progress: bool | Callable[[int, int, str], None] = True,
     ) -> None:
         self._target = Target(model)
         check_step_fn(step_fn, data is not None)
         self._step_fn = step_fn
-        self._tape = Tape()
-        self._batches = Batches(data, self._tape) if data is not None else None
+        self._tape = Tape(back)
+        self._batches = Batches(data, self._tape, back) if data is not None else None
         self._again = False
+        self._position = self._number = 0
+        self._examines = True
+        self.bad: tuple[str, ...] = ()
         self._trials, self._confirm = trials, confirm
         # A wrapper made by functools keeps what it wraps: that is what can be searched.
         self._around = Surroundings(getattr(step_fn, "__wrapped__", step_fn))
@@ -118,10 +129,9 @@ class Hunt:
         found = given or [o for o in self._around.optimizers if self._target.owns(o)]
         self._optimizers = found or [o for o in optimizers_in_memory() if self._target.owns(o)]
         self._scalers = listed(scaler, GradScaler, "scaler") or self._around.scalers
-        self._snapshot = self._new_snapshot(snapshot)
-        self._older: Snapshot | None = None
-        self._room_for_older = True
-        self._complex_half = complex_half
+        parts = (self._target, self._around, self._optimizers, self._scalers)
+        self._ring = Ring(functools.partial(Snapshot, *parts), Snapshot(*parts, snapshot), back)
+        self._observed = not complex_half
         self._progress = Progress(progress)
         self._skips = SkipWatch()
         self._history = History()
@@ -140,8 +150,13 @@ class Hunt:
 
     # -- the public face ------------------------------------------------------------------------
 
-    def run(self, steps: int | None = 100) -> Report:
-        """Runs up to `steps` steps (None: to the data's end), to a numeric failure or Ctrl-C."""
+    def run(self, steps: int | None = 100, *, examine: bool = True) -> Report:
+        """Runs up to `steps` steps (None: to the data's end), to a numeric failure or Ctrl-C.
+
+        Args:
+            steps: how many.
+            examine: as in `step`.
+        """
         if steps is None and self._batches is not None:
             counter: Iterable[int] = itertools.count()
         elif not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
@@ -152,7 +167,7 @@ class Hunt:
         try:
             for done in counter:
                 self._progress.show(done, total, "watching")
-                if self.step() is not None:
+                if self.step(examine=examine) is not None or self.bad or self._halted():
                     break
         except KeyboardInterrupt:
             self._ledger.interrupted = True
@@ -173,8 +188,12 @@ class Hunt:
             self._ledger.add(finding)
         self._ledger.publish()
 
-    def step(self) -> Finding | None:
+    def step(self, *, examine: bool = True) -> Finding | None:
         """Runs one step; returns the finding when it went bad, and has then undone it.
+
+        Args:
+            examine: False to leave a bad step unexplained: it is undone, and `bad` names what
+                was not finite.
 
         Raises:
             KeyboardInterrupt: after the step was undone.
@@ -182,20 +201,10 @@ class Hunt:
         """
         if self._closed:
             raise HuntClosedError("this hunt is closed; make a new nanhunt.Hunt")
-        if not self._again:
-            if self._batches is not None:
-                self._batches.advance()
-            self._tape.next_step()
-            self._keep_older()
-        self._again = False
-        self._snapshot.begin()
-        if self.steps_run == 0:
-            self._note_sizes(StepFacts(), -1)
-        if self._learning is None and self._target.training:
-            around = self._around.schedulers
-            self._learning = LearningLog(self._target, self._optimizers, around)
         try:
             with self._installed():
+                self._begin_step()
+                self._examines, self.bad = examine, ()
                 try:
                     return self._step()
                 except BaseException as error:
@@ -207,19 +216,63 @@ class Hunt:
         finally:
             self._ledger.publish()
 
+    def _begin_step(self) -> None:
+        if not self._again:
+            if self._batches is not None:
+                self._batches.advance()
+            self._tape.next_step()
+            if self.steps_run:
+                self._ring.advance()
+        self._again = False
+        self._number = self._position
+        self._snapshot.begin()
+        if self.steps_run == 0:
+            self._note_sizes(StepFacts(), -1)
+        if self._learning is None and self._target.training:
+            around = self._around.schedulers
+            self._learning = LearningLog(self._target, self._optimizers, around)
+
     def rewind(self) -> None:
         """Puts everything back to the start of the last step; its batches come again."""
         self._snapshot.restore()
         self._tape.rewind()
         self._again = True
+        self._position = self._number
+
+    def back(self) -> int:
+        """Undoes the last step, or, where that is undone already, the one before it.
+
+        Returns:
+            The step at whose start the training stands now.
+
+        Raises:
+            UsageError: there is nothing left that could be undone.
+        """
+        with uninterrupted():
+            if self._snapshot.missing:
+                raise UsageError(f"the last step cannot be undone ({self._snapshot.missing})")
+            if self._again and not len(self._ring):
+                raise UsageError(
+                    f"step {self._position} is as far back as snapshots go; Hunt(back=N) keeps more"
+                )
+            if self.steps_run == 0:
+                raise UsageError("no step has been run yet")
+            if self._again:
+                self._ring.go_back()
+                self._tape.step_back()
+                if self._batches is not None:
+                    self._batches.step_back()
+                self._number -= 1
+                self.bad = ()
+            self.rewind()
+            self._learning = None  # what it noted of the undone steps did not happen
+        return self._position
 
     def close(self) -> None:
         """Lets go of everything that was kept. The training goes on where it stands."""
         if not self._closed:
             self._closed = True
-            self._snapshot.release()
-            if self._older is not None:
-                self._older.release()
+            self._ring.release()
             self._tape = Tape()
             self._ledger.publish()
 
@@ -229,6 +282,30 @@ class Hunt:
         return self._ledger.report()
 
     @property
+    def position(self) -> int:
+        """The step at whose start the training stands, 0-based."""
+        return self._position
+
+    @property
+    def undone(self) -> bool:
+        """Whether the training stands at the start of the step that ran last."""
+        return self._again
+
+    @property
+    def closed(self) -> bool:
+        """Whether the hunt has been closed."""
+        return self._closed
+
+    @property
+    def loss_size(self) -> float | None:
+        """The magnitude of the last step's loss, if it has one."""
+        return self._sentinel.facts.loss_size if self.steps_run else None
+
+    @property
+    def _snapshot(self) -> Snapshot:
+        return self._ring.current
+
+    @property
     def steps_run(self) -> int:
         """Number of steps run."""
         return self._ledger.steps_run
@@ -236,8 +313,8 @@ class Hunt:
     # -- one step -------------------------------------------------------------------------------
 
     def _step(self) -> Finding | None:
-        number = self.steps_run
-        observed = number == 0 and self._complex_half and not self._target.compiled
+        number = self._number
+        observed = self._examines and not self._observed and not self._target.compiled
         activity = Activity()
         observer = Observer(self._target, activity) if observed else None
         self._sentinel = self._make_sentinel(activity, observer)
@@ -245,19 +322,24 @@ class Hunt:
         with self._sentinel:
             if observer is not None:
                 with observer:
-                    returned = self._call_step()
+                    with self._inside(activity):
+                        returned = self._call_step()
                     facts = observer.quietly(lambda: self._sentinel.finish(returned))
             else:
-                facts = self._sentinel.finish(self._call_step())
+                with self._inside(activity):
+                    returned = self._call_step()
+                facts = self._sentinel.finish(returned)
         seconds = time.perf_counter() - started
-        self._ledger.steps_run += 1
+        self._ledger.steps_run = max(self._ledger.steps_run, number + 1)
+        self._position = number + 1
         if observer is not None:
+            self._observed = True
             self._ledger.costs["observed_step_seconds"] = seconds
-            self._note_first_step(observer, facts)
+            self._note_observed(observer, facts, number)
         else:
             self._ledger.step_seconds.append(seconds)
         finding = self._look_into(facts, number)
-        if finding is None:
+        if finding is None and not self.bad:
             if number == 0 and not self._by_hand:
                 check_first_step(facts, self._target, self._optimizers)
             self._note_sizes(facts, number)
@@ -268,8 +350,8 @@ class Hunt:
                 self._target.refresh()
         return finding
 
-    def _note_first_step(self, observer: Observer, facts: StepFacts) -> None:
-        """Takes over what the observed first step shows besides failures."""
+    def _note_observed(self, observer: Observer, facts: StepFacts, number: int) -> None:
+        """Takes over what the observed step shows besides failures."""
         if observer.hides_gradients:
             self._hidden_gradients = True
             self._ledger.notes.append(
@@ -279,10 +361,10 @@ class Hunt:
             self._learning.ran = observer.modules.names()
             if facts.scaled and next(iter(observer.parts), "") == "clip":
                 self._learning.clipped_scaled = observer.parts["clip"]
-        for warning in swallowed_findings(observer, 0, frozenset()):
+        for warning in swallowed_findings(observer, number, frozenset()):
             self._ledger.add(warning)
         if observer.births:
-            self._investigation(0).explain_births(observer.births)
+            self._investigation(number).explain_births(observer.births)
 
     def _note_sizes(self, facts: StepFacts, number: int) -> None:
         """Keeps magnitudes for the history; nothing is read here."""
@@ -300,6 +382,13 @@ class Hunt:
         self._ledger.notes.extend(self._skips.note(facts))
         skipped_by_loop = facts.backwards == 0 and self._backwards_before > 0
         self._backwards_before = max(self._backwards_before, facts.backwards)
+        if not self._examines:
+            self.bad = self._replayer().what_is_bad(facts) if facts.suspects else ()
+            if self.bad:
+                self.rewind()
+            else:
+                self._exact_labels.update(facts.suspects)
+            return None
         if facts.suspects or skipped_by_loop:
             return self._examine(facts, number, skipped=skipped_by_loop)
         if facts.skipped and self._skips.worth_a_probe() and not self._snapshot.missing:
@@ -325,9 +414,10 @@ class Hunt:
                 self.rewind()
         return finding
 
-    def _investigation(self, number: int) -> Investigation:
-        past = Past(self._older, self._call_step_before) if self._older is not None else None
-        replayer = Replayer(
+    def _replayer(self) -> Replayer:
+        before = self._ring.previous if self._trials else None
+        past = Past(before, self._call_step_before) if before is not None else None
+        return Replayer(
             self._target,
             self._snapshot,
             self._tape,
@@ -339,6 +429,9 @@ class Hunt:
             self._batches,
             self._hidden_gradients,
         )
+
+    def _investigation(self, number: int) -> Investigation:
+        replayer = self._replayer()
         batches = [self._batches.current] if self._batches is not None else []
         growths, variables = self._history.growths(), self._around.named
         examiner = Examiner(replayer, batches, number, growths, variables)
@@ -353,21 +446,15 @@ class Hunt:
             backwards=min(self._backwards_before, 1),
         )
 
-    def _new_snapshot(self, enabled: bool = True) -> Snapshot:
-        return Snapshot(self._target, self._around, self._optimizers, self._scalers, enabled)
+    # -- for stepping by hand -------------------------------------------------------------------
 
-    def _keep_older(self) -> None:
-        """Keeps the snapshot of the step before, as long as there is room for two."""
-        if self.steps_run == 0 or not self._trials or not self._room_for_older:
-            return
-        if self._snapshot.missing:
-            return
-        if self._older is None:
-            self._older = self._new_snapshot()
-            if not self._older.fits():
-                self._older, self._room_for_older = None, False
-                return
-        self._snapshot, self._older = self._older, self._snapshot
+    def _inside(self, _activity: Activity) -> AbstractContextManager[Any]:
+        """What else is in place while a step runs for the first time, not when replayed."""
+        return contextlib.nullcontext()
+
+    def _halted(self) -> bool:
+        """Whether `run` is to end after this step."""
+        return False
 
     # -- the user's code ------------------------------------------------------------------------
 
@@ -387,9 +474,10 @@ class Hunt:
             self._batches.shift(0)
 
     def _explain_exception(self, error: Exception) -> None:
-        note = note_for(error, self.steps_run, self._target, self._sentinel.activity)
-        if not self._snapshot.missing and not isinstance(error, torch.OutOfMemoryError):
-            finding = self._examine(self._sentinel.facts, self.steps_run, error)
+        note = note_for(error, self._number, self._target, self._sentinel.activity)
+        explained = self._examines and not isinstance(error, torch.OutOfMemoryError)
+        if explained and not self._snapshot.missing:
+            finding = self._examine(self._sentinel.facts, self._number, error)
             if finding is not None:
                 culprit = finding.op or finding.tensor or "a value that was bad"
                 note += f"; it goes back to {culprit} (nanhunt.last_report())"
@@ -417,29 +505,5 @@ class Hunt:
             sentinel.after_backward = log.after_backward
         return sentinel
 
-    def _installed(self) -> _Installed:
-        return _Installed(self._tape, self._around)
-
-
-class _Installed:
-    """DataLoader patch and wrapped iterators, for the duration of one step and its replays."""
-
-    def __init__(self, tape: Tape, around: Surroundings) -> None:
-        self._tape = tape
-        self._around = around
-        self._wrapped: list[tuple[Any, TapedIterator]] = []
-
-    def __enter__(self) -> None:
-        with uninterrupted():
-            self._tape.install()
-            for slot in self._around.iterators:
-                wrapper = TapedIterator(slot.get(), self._tape)
-                slot.put(wrapper)
-                self._wrapped.append((slot, wrapper))
-
-    def __exit__(self, *_: object) -> None:
-        with uninterrupted():
-            self._tape.remove()
-            for slot, wrapper in self._wrapped:
-                if slot.get() is wrapper:
-                    slot.put(wrapper.inner)
+    def _installed(self) -> Installed:
+        return Installed(self._tape, self._around)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from nanhunt.core.stats import plain_tensors, tensor_stats
@@ -37,7 +39,8 @@ class ModuleStack:
             then belongs to activation checkpointing's second pass.
         quietly: runs a function without it being observed.
         keep_frames: whether to keep statistics of the last modules' outputs.
-        listener: told each module's place and output.
+        entered: told each module and its place with the arguments it is called with.
+        left: told each module and its place with what it returned.
     """
 
     def __init__(
@@ -46,25 +49,33 @@ class ModuleStack:
         in_backward: Callable[[], bool],
         quietly: Callable[[Callable[[], Any]], Any],
         keep_frames: bool = False,
-        listener: Callable[[Place, Any], None] | None = None,
+        entered: Callable[[nn.Module, Place, Any], None] | None = None,
+        left: Callable[[nn.Module, Place, Any], None] | None = None,
     ) -> None:
         self._target = target
         self._in_backward = in_backward
         self._quietly = quietly
         self._keep_frames = keep_frames
-        self._listener = listener
+        self._entered, self._left = entered, left
         self._running: list[Place | None] = []
         self._calls: Counter[str] = Counter()
         self.frames: deque[Frame] = deque(maxlen=_FRAMES_KEPT)
 
     def __enter__(self) -> ModuleStack:
-        stack = self
+        stack, thread = self, threading.get_ident()
         original = nn.Module.__call__
 
         def __call__(module: nn.Module, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
-            with stack._running_module(module):
+            if threading.get_ident() != thread and torch._C._current_autograd_node() is None:
+                return original(module, *args, **kwargs)  # a cell, while the step is paused
+            with stack._running_module(module) as place:
+                if stack._entered is not None and place is not None:
+                    stack._entered(module, place, (args, kwargs))
                 output = original(module, *args, **kwargs)
-                stack._note_output(output)
+                if stack._left is not None and place is not None:
+                    stack._left(module, place, output)
+                if stack._keep_frames and place is not None:
+                    stack._keep_frame(place, output)
                 return output
 
         self._original = original
@@ -79,12 +90,17 @@ class ModuleStack:
         """The innermost running module of the model, or None outside any."""
         return next((place for place in reversed(self._running) if place), None)
 
+    @property
+    def depth(self) -> int:
+        """How many modules are running, foreign ones included."""
+        return len(self._running)
+
     def names(self) -> set[str]:
         """The modules that have run."""
         return set(self._calls)
 
     @contextlib.contextmanager
-    def _running_module(self, module: nn.Module) -> Iterator[None]:
+    def _running_module(self, module: nn.Module) -> Iterator[Place | None]:
         name = self._target.module_name(module)
         place = None
         if name is not None and self._in_backward():
@@ -94,19 +110,15 @@ class ModuleStack:
             place = Place(name, self._calls[name], type(module).__name__)
         self._running.append(place)
         try:
-            yield
+            yield place
         finally:
             self._running.pop()
 
-    def _note_output(self, output: Any) -> None:
-        place = self._running[-1]
-        if self._listener is not None and place is not None:
-            self._listener(place, output)
-        if self._keep_frames and place is not None:
-            tensor = next((t for t in plain_tensors(output) if _has_values(t)), None)
-            if tensor is not None:
-                stats = self._quietly(lambda: tensor_stats(tensor, "output"))
-                self.frames.append(Frame(place.module, place.call, place.kind, stats))
+    def _keep_frame(self, place: Place, output: Any) -> None:
+        tensor = next((t for t in plain_tensors(output) if _has_values(t)), None)
+        if tensor is not None:
+            stats = self._quietly(lambda: tensor_stats(tensor, "output"))
+            self.frames.append(Frame(place.module, place.call, place.kind, stats))
 
 
 def _has_values(tensor: Tensor) -> bool:

@@ -81,7 +81,7 @@ class _Flight(Hunt):
             self._target,
             activity.in_backward,
             lambda function: function(),
-            listener=self._note_output,
+            left=self._note_output,
         )
         self._ops = OpCensus(self._modules)
         self._calls = CallCensus(self._target)
@@ -110,7 +110,7 @@ class _Flight(Hunt):
         self.result = self._result(facts)
         return None
 
-    def _note_output(self, place: Place, output: Any) -> None:
+    def _note_output(self, _module: nn.Module, place: Place, output: Any) -> None:
         self._ops.quiet = self._calls.quiet = True
         try:
             self._outputs.note(place, output)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -15,9 +14,11 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from nanhunt.core.observe import Observer
+from nanhunt.core.prints import printed_to, unheard
 from nanhunt.core.sentinel import Sentinel, StepFacts
 from nanhunt.core.shield import uninterrupted
 from nanhunt.core.state import Snapshot
+from nanhunt.core.stats import is_bad
 from nanhunt.core.tape import Tape
 from nanhunt.core.target import Target
 
@@ -101,6 +102,14 @@ class Replayer:
                 sentinel._check("parameter", "", named)
                 sentinel._check("state", "", self.target.named_state(optimizer))
             return sentinel.finish()
+
+    def what_is_bad(self, facts: StepFacts) -> tuple[str, ...]:
+        """Names what is not finite at the end of a step whose screens tripped; runs nothing."""
+        sinks = self.exact_facts().sinks
+        names = [f"gradient of {s.name}" if s.kind == "gradient" else s.name for s in sinks]
+        if any(is_bad(loss) for loss in facts.losses) or "returned number" in facts.suspects:
+            names.insert(0, "loss")
+        return tuple(dict.fromkeys(names))
 
     def replay(
         self,
@@ -223,7 +232,7 @@ class Replayer:
             stack.enter_context(sentinel)
             if observer is not None:
                 stack.enter_context(observer)
-            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            stack.enter_context(printed_to(unheard))
             try:
                 returned = (run or self._run)()
             except Exception as raised:  # noqa: BLE001  the user's own, again

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -125,6 +126,7 @@ class Sentinel:
         self._scaled: set[int] = set()
 
     def __enter__(self) -> Sentinel:
+        self._thread = threading.get_ident()
         with uninterrupted():
             self._undo = [
                 register_optimizer_step_pre_hook(self._before_update).remove,
@@ -143,8 +145,19 @@ class Sentinel:
 
     def _patch(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
         original = owner.__dict__[name]
-        setattr(owner, name, functools.wraps(original)(make(original)))
+        watched = make(original)
+
+        @functools.wraps(original)
+        def patched(*args: Any, **kwargs: Any) -> Any:
+            return (original if self._elsewhere() else watched)(*args, **kwargs)
+
+        setattr(owner, name, patched)
         self._undo.append(lambda: setattr(owner, name, original))
+
+    def _elsewhere(self) -> bool:
+        """Whether this call is no part of the step: a cell that runs while the step is paused."""
+        other = threading.get_ident() != self._thread
+        return other and torch._C._current_autograd_node() is None
 
     # -- losses -----------------------------------------------------------------------------
 
@@ -154,7 +167,7 @@ class Sentinel:
             inner = self.activity.in_backward()
             self.facts.backwards += not inner
             if self.before_backward is not None and not inner:
-                self._quietly(self.before_backward)
+                self.quietly(self.before_backward)
             if not self.facts.scaled and not inner:
                 for tensor in plain_tensors(tensors):
                     self._see_loss(tensor)
@@ -240,6 +253,8 @@ class Sentinel:
     # -- updates ----------------------------------------------------------------------------
 
     def _before_update(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+        if self._elsewhere():
+            return
         if not any(known is optimizer for known in self._optimizers):
             self._optimizers.append(optimizer)
         if self._snapshot is not None:
@@ -255,6 +270,8 @@ class Sentinel:
         self.activity.optimizer += 1
 
     def _after_update(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+        if self._elsewhere():
+            return
         self.activity.optimizer -= 1
         number = self._number(optimizer)
         self._check("parameter", f"parameters {number}", self._target.named_parameters(optimizer))
@@ -264,9 +281,9 @@ class Sentinel:
         self._check("state", f"state {number}", state)
         if self.after_update is not None:
             after_update = self.after_update
-            self._quietly(lambda: after_update(optimizer))
+            self.quietly(lambda: after_update(optimizer))
 
-    def _quietly(self, function: Callable[[], _T]) -> _T:
+    def quietly(self, function: Callable[[], _T]) -> _T:
         """Calls something that is no part of the step, unobserved."""
         return self._observer.quietly(function) if self._observer is not None else function()
 
@@ -309,7 +326,7 @@ class Sentinel:
     def _read(self, facts: StepFacts) -> None:
         """The one synchronisation of a step: all screens, and how large the loss is."""
         labels, values = list(facts.screens), list(facts.screens.values())
-        size = self._quietly(lambda: largest(facts.losses[-1:]))
+        size = self.quietly(lambda: largest(facts.losses[-1:]))
         device = values[0].device
         extra = [size] if size is not None else []
         numbers = torch.stack([value.to(device) for value in (*values, *extra)]).tolist()
@@ -337,11 +354,11 @@ class Sentinel:
 
     def _check(self, kind: str, label: str, named: Collection[tuple[str, Tensor]]) -> None:
         if self._exact:
-            self.facts.sinks.extend(self._quietly(lambda: list(self._bad_ones(kind, named))))
+            self.facts.sinks.extend(self.quietly(lambda: list(self._bad_ones(kind, named))))
             return
         test = exact_screen if label in self._exact_labels else screen
         tensors = [tensor for _, tensor in named]
-        flag = self._quietly(lambda: test(tensors))
+        flag = self.quietly(lambda: test(tensors))
         if flag is None:
             return
         before = self.facts.screens.get(label)

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from nanhunt.core.copies import Copies, NoMemoryError, check_room
 from nanhunt.core.rng import RandomState
+from nanhunt.core.shield import uninterrupted
 from nanhunt.core.stats import plain_tensors
 from nanhunt.core.surroundings import ContainerState, Slot, Surroundings, stands_for
 from nanhunt.core.target import Target, parameters_of
@@ -201,11 +202,12 @@ class Snapshot:
         except NoMemoryError as error:
             self._give_up(error)
 
-    def fits(self) -> bool:
-        """Whether there is room for the copies, asked before the first of them is made."""
+    def fits(self, share: float) -> bool:
+        """Whether the copies take no more than this share of the free memory."""
         try:
             check_room(
-                [*self._target.parameters.values(), *self._optimizer_tensors(self._optimizers)]
+                [*self._target.parameters.values(), *self._optimizer_tensors(self._optimizers)],
+                share,
             )
         except NoMemoryError:
             return False
@@ -215,10 +217,11 @@ class Snapshot:
         """Copies what this optimizer is about to write, once per step."""
         if self.missing or id(optimizer) in self._stepped:
             return
-        self._stepped.add(id(optimizer))
         copies = self._by_optimizer.setdefault(id(optimizer), Copies(check_writes=False))
         try:
-            copies.take([*parameters_of(optimizer), *self._optimizer_tensors([optimizer])])
+            with uninterrupted():  # half-made copies must never be written back
+                copies.take([*parameters_of(optimizer), *self._optimizer_tensors([optimizer])])
+                self._stepped.add(id(optimizer))
         except NoMemoryError as error:
             self._give_up(error)
 

@@ -8,6 +8,7 @@ random generators after it was made: a sampler or a transform may have drawn fro
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,21 +17,34 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from nanhunt.core.rng import RandomState
 
+_Entry = tuple[Any, StopIteration | None, RandomState]
+
 
 class Tape:
-    """Records what iterators gave during a step, and gives it again after `rewind`."""
+    """Records what iterators gave during a step, and gives it again after `rewind`.
 
-    def __init__(self) -> None:
-        self.items: list[tuple[Any, StopIteration | None, RandomState]] = []
-        self.before: list[tuple[Any, StopIteration | None, RandomState]] = []
-        self._waiting: deque[tuple[Any, StopIteration | None, RandomState]] = deque()
-        self._dropped: list[tuple[Any, StopIteration | None, RandomState]] = []
+    Args:
+        past: of how many earlier steps to keep it.
+    """
+
+    def __init__(self, past: int = 1) -> None:
+        self.items: list[_Entry] = []
+        self._past: deque[list[_Entry]] = deque(maxlen=past)
+        self._waiting: deque[_Entry] = deque()
+        self._dropped: list[_Entry] = []
         self._inside = False
         self._original: Callable[[Any], Any] | None = None
 
     def next_step(self) -> None:
         """A new step begins; the batches of the one before are kept apart."""
-        self.before, self.items = self.items, []
+        self._past.append(self.items)
+        self.items = []
+
+    def step_back(self) -> None:
+        """The step before is undone as well: what it was given comes again."""
+        self.rewind()
+        self.items = self._past.pop() if self._past else []
+        self.rewind()
 
     def start_step(self) -> None:
         """Forgets the batches of the run before."""
@@ -43,7 +57,7 @@ class Tape:
 
     def go_back(self) -> None:
         """After `rewind`: the batches of the step before come first."""
-        self._waiting.extendleft(reversed(self.before))
+        self._waiting.extendleft(reversed(self._past[-1] if self._past else []))
 
     def drop(self, count: int) -> None:
         """After `rewind`: leaves out the next batches until the next `rewind`."""
@@ -82,9 +96,11 @@ class Tape:
         """Patches DataLoader's iterators."""
         original = _BaseDataLoaderIter.__next__
         self._original = original
-        tape = self
+        tape, thread = self, threading.get_ident()
 
         def __next__(iterator: Any) -> Any:  # noqa: N807
+            if threading.get_ident() != thread:  # a cell that runs while the step is paused
+                return original(iterator)
             return tape.take(lambda: original(iterator))
 
         setattr(_BaseDataLoaderIter, "__next__", __next__)  # noqa: B010  mypy

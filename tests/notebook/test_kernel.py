@@ -84,7 +84,7 @@ def test_an_interrupt_gives_a_partial_report_and_the_kernel_lives(kernel: Any) -
 def test_progress_is_shown_at_most_ten_times_a_second_and_cleared(kernel: Any) -> None:
     _, client = kernel
     started = time.monotonic()
-    found = outputs(client, client.execute("_ = %nanhunt model slow --steps 30"))
+    found = outputs(client, client.execute("_ = %nanhunt model slow --steps 30 --no-panel"))
     seconds = time.monotonic() - started
     updates = [o for o in found if o["type"] == "update_display_data"]
     assert 1 <= len(updates) <= 10 * seconds + 2

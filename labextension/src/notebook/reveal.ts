@@ -1,0 +1,112 @@
+/** Goes to a cell or a file of the user's program. */
+import type { JupyterFrontEnd } from '@jupyterlab/application';
+import { Notification } from '@jupyterlab/apputils';
+import type { CodeEditor } from '@jupyterlab/codeeditor';
+import { PageConfig, PathExt } from '@jupyterlab/coreutils';
+import type { IDocumentManager } from '@jupyterlab/docmanager';
+import type { NotebookPanel } from '@jupyterlab/notebook';
+import type { ISource } from '../report/format';
+import type { Wording } from '../report/wording';
+import { reads, servedPaths } from './locate';
+import type { NotebookWatch } from './watch';
+
+/** Puts the cursor on a line of a notebook's cell, counted from 1. */
+export async function revealCell(
+  shell: JupyterFrontEnd.IShell,
+  panel: NotebookPanel,
+  index: number,
+  line: number | null
+): Promise<void> {
+  const notebook = panel.content;
+  const cell = notebook.widgets[index];
+  if (!cell) {
+    return;
+  }
+  shell.activateById(panel.id);
+  notebook.deselectAll();
+  notebook.activeCellIndex = index;
+  await notebook.scrollToCell(cell, 'smart');
+  await cell.ready;
+  if (line !== null && cell.editor) {
+    cell.inputHidden = false;
+    notebook.mode = 'edit';
+    putCursor(cell.editor, line);
+  }
+}
+
+/** Goes from a report to the lines that it names. */
+export class Revealer {
+  constructor(
+    private readonly _app: JupyterFrontEnd,
+    private readonly _documents: IDocumentManager,
+    private readonly _words: Wording,
+    /** The notebooks that are open, the current one first. */
+    private readonly _watches: () => readonly NotebookWatch[]
+  ) {}
+
+  /** @param origin What was pressed; its own notebook is looked through first. */
+  async reveal(source: ISource, origin: Element | null): Promise<void> {
+    const all = this._watches();
+    const own = all.filter(watch => origin !== null && watch.panel.node.contains(origin));
+    const watches = own.length ? own : all;
+    const found = source.cell === null ? this._file(source, watches) : this._cell(source, watches);
+    if (!(await found)) {
+      const trans = this._words.trans;
+      const place = this._words.place(source);
+      Notification.warning(
+        source.cell === null
+          ? trans.__('%1 was not found below the folder that this server serves', place)
+          : trans.__('%1 is in no notebook that is open here', place),
+        { autoClose: 6000 }
+      );
+    }
+  }
+
+  private async _cell(source: ISource, watches: readonly NotebookWatch[]): Promise<boolean> {
+    const places = watches.map(watch => ({ watch, place: watch.find(source) }));
+    const best = places.find(({ place }) => place?.unchanged) ?? places.find(({ place }) => place);
+    if (!best?.place) {
+      return false;
+    }
+    await revealCell(this._app.shell, best.watch.panel, best.place.cell, source.line);
+    return true;
+  }
+
+  private async _file(source: ISource, watches: readonly NotebookWatch[]): Promise<boolean> {
+    const root = PageConfig.getOption('serverRoot');
+    const folder = watches[0] ? PathExt.dirname(watches[0].panel.context.path) : '';
+    for (const path of servedPaths(source.file, root, folder)) {
+      if (await this._holds(path, source)) {
+        const widget = this._documents.openOrReveal(path, 'Editor');
+        await widget?.context.ready;
+        const editor = (widget?.content as { editor?: CodeEditor.IEditor } | undefined)?.editor;
+        if (editor) {
+          putCursor(editor, source.line);
+        }
+        return true;
+      }
+    }
+    return false;
+  }
+
+  /** Whether a file is served there whose line reads as in the report. */
+  private async _holds(path: string, source: ISource): Promise<boolean> {
+    try {
+      const file = await this._app.serviceManager.contents.get(path, {
+        type: 'file',
+        format: 'text'
+      });
+      return typeof file.content === 'string' && reads(file.content.split('\n'), source);
+    } catch {
+      return false; // not there, or not a text: the next path may be it
+    }
+  }
+}
+
+function putCursor(editor: CodeEditor.IEditor, line: number): void {
+  const last = editor.lineCount - 1;
+  const position = { line: Math.max(0, Math.min(line - 1, last)), column: 0 };
+  editor.focus();
+  editor.setCursorPosition(position);
+  editor.revealPosition(position);
+}

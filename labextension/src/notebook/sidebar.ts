@@ -1,0 +1,139 @@
+/** Findings and preflight facts of the current notebook, each a way to its cell. */
+import type { Message } from '@lumino/messaging';
+import { Widget } from '@lumino/widgets';
+import { button, h } from '../dom';
+import type { Child } from '../dom';
+import type { ISource } from '../report/format';
+import { visible } from '../report/text';
+import type { Wording } from '../report/wording';
+import type { Current } from './current';
+import type { IEntry, NotebookWatch } from './watch';
+
+/** Findings or facts of one report that are listed. */
+const MOST_ITEMS = 50;
+
+export interface ISidebarActions {
+  /** Goes to a line of the program. */
+  reveal(source: ISource, origin: Element): void;
+  /** Goes to the cell that put a report out. */
+  revealReport(watch: NotebookWatch, entry: IEntry): void;
+}
+
+export class Sidebar extends Widget {
+  constructor(
+    private readonly _current: Current,
+    private readonly _words: Wording,
+    private readonly _actions: ISidebarActions
+  ) {
+    super();
+    this.id = 'nanhunt-sidebar';
+    this.addClass('nanhunt-Sidebar');
+    this.node.setAttribute('role', 'region');
+    this.node.setAttribute('aria-label', _words.trans.__('nanhunt findings'));
+    this.node.tabIndex = -1;
+    _current.changed.connect(this._onChange, this);
+  }
+
+  override dispose(): void {
+    if (!this.isDisposed) {
+      this._current.changed.disconnect(this._onChange, this);
+      super.dispose();
+    }
+  }
+
+  protected override onBeforeShow(message: Message): void {
+    super.onBeforeShow(message);
+    this.update();
+  }
+
+  protected override onActivateRequest(): void {
+    const first = this.node.querySelector<HTMLElement>('button');
+    (first ?? this.node).focus();
+  }
+
+  protected override onUpdateRequest(): void {
+    const watch = this._current.watch;
+    const trans = this._words.trans;
+    const name = watch?.panel.title.label ?? '';
+    const title = h('h2', { class: 'nanhunt-Sidebar-title' }, name || trans.__('No notebook'));
+    const entries = watch?.entries ?? [];
+    const told = h('p', { class: 'nanhunt-Sidebar-told', role: 'status' }, this._tell(watch));
+    const items = watch ? entries.map(entry => this._entry(watch, entry)) : [];
+    this.node.replaceChildren(title, told, ...items);
+  }
+
+  private _onChange(): void {
+    if (this.isVisible) {
+      this.update();
+    }
+  }
+
+  private _tell(watch: NotebookWatch | null): string {
+    const trans = this._words.trans;
+    if (!watch) {
+      return trans.__('Open a notebook to see what nanhunt found in it.');
+    }
+    if (watch.entries.length === 0) {
+      return trans.__('No report in the outputs of this notebook. Run: %nanhunt model step_fn');
+    }
+    return trans._n('%1 report', '%1 reports', watch.entries.length, watch.entries.length);
+  }
+
+  private _entry(watch: NotebookWatch, entry: IEntry): HTMLElement {
+    const trans = this._words.trans;
+    const { shown, cell } = entry;
+    const what = shown.kind === 'report' ? trans.__('hunt') : trans.__('preflight');
+    const number = cell.executionCount === null ? ' ' : String(cell.executionCount);
+    const caption = trans.__('%1 in cell [%2]', what, number);
+    const head = button(caption, () => this._actions.revealReport(watch, entry), {
+      class: 'nanhunt-link nanhunt-Sidebar-report',
+      title: trans.__('Go to this output')
+    });
+    const items = shown.kind === 'report' ? this._findings(entry) : this._facts(entry);
+    const list = h('ul', { 'aria-label': caption }, ...items.slice(0, MOST_ITEMS));
+    return h('section', { class: 'nanhunt-Sidebar-entry' }, head, list);
+  }
+
+  private _findings({ shown }: IEntry): HTMLElement[] {
+    if (shown.kind !== 'report') {
+      return [];
+    }
+    const { report } = shown;
+    if (report.findings.length === 0) {
+      return [this._item('healthy', '✓', this._words.headline(report), null)];
+    }
+    return report.findings.slice(0, MOST_ITEMS).map(finding => {
+      const critical = finding.severity === 'critical';
+      const glyph = critical ? '✗' : '△';
+      const kind = critical ? 'critical' : 'warning';
+      return this._item(kind, glyph, this._words.verdict(finding), finding.source);
+    });
+  }
+
+  private _facts({ shown }: IEntry): HTMLElement[] {
+    if (shown.kind !== 'preflight') {
+      return [];
+    }
+    return shown.preflight.facts.slice(0, MOST_ITEMS).map(fact => {
+      const warning = fact.severity === 'warning';
+      const [kind, glyph] = warning ? ['warning', '△'] : ['info', '·'];
+      return this._item(kind, glyph, visible(fact.text, 300), fact.source);
+    });
+  }
+
+  /** A line that leads to its source, where it has one. */
+  private _item(kind: string, glyph: string, text: string, source: ISource | null): HTMLElement {
+    const sign = h('span', { 'aria-hidden': 'true', class: 'nanhunt-Sidebar-glyph' }, glyph);
+    const words = h('span', {}, text);
+    const place = source && h('span', { class: 'nanhunt-place' }, this._words.place(source));
+    const inside: Child[] = [sign, h('span', {}, words, place)];
+    if (!source) {
+      return h('li', { class: `nanhunt-Sidebar-item nanhunt-mod-${kind}` }, ...inside);
+    }
+    const pressed: HTMLElement = button('', () => this._actions.reveal(source, pressed), {
+      class: 'nanhunt-Sidebar-button'
+    });
+    pressed.append(...inside.filter(child => child !== null));
+    return h('li', { class: `nanhunt-Sidebar-item nanhunt-mod-${kind}` }, pressed);
+  }
+}

@@ -1,0 +1,206 @@
+/** The reports in a notebook's outputs, with or without a kernel. */
+import type { ICellModel, ICodeCellModel } from '@jupyterlab/cells';
+import type { INotebookModel, NotebookPanel } from '@jupyterlab/notebook';
+import type { IDisposable } from '@lumino/disposable';
+import { Signal } from '@lumino/signaling';
+import type { ISignal } from '@lumino/signaling';
+import { decodePreflight, decodeReport } from '../report/decode';
+import { MIME_TYPE, PREFLIGHT_MIME_TYPE } from '../report/format';
+import type { IFinding, IPreflight, IReport, ISource } from '../report/format';
+import type { Wording } from '../report/wording';
+import { findCell } from './locate';
+import type { ICellText, IPlace } from './locate';
+import type { IMark, Marks } from './marks';
+
+/** A report or preflight and the cell whose output it is. */
+export interface IEntry {
+  readonly cell: ICodeCellModel;
+  readonly shown: Shown;
+}
+
+export type Shown =
+  | { readonly kind: 'report'; readonly report: IReport }
+  | { readonly kind: 'preflight'; readonly preflight: IPreflight };
+
+/** Milliseconds within which changes of a notebook are taken together. */
+const PAUSE = 150;
+
+export class NotebookWatch implements IDisposable {
+  constructor(
+    readonly panel: NotebookPanel,
+    private readonly _marks: Marks,
+    private readonly _words: Wording
+  ) {
+    panel.content.modelChanged.connect(this._onModel, this);
+    panel.disposed.connect(this.dispose, this);
+    this._onModel();
+  }
+
+  /** Newest first. */
+  get entries(): readonly IEntry[] {
+    return this._entries;
+  }
+
+  get changed(): ISignal<this, void> {
+    return this._changed;
+  }
+
+  get isDisposed(): boolean {
+    return this._disposed;
+  }
+
+  /** The cell that a source names, as the notebook is now. */
+  find(source: ISource): IPlace | null {
+    return findCell(this._cells().map(cellText), source);
+  }
+
+  /** Index of a cell, or -1. */
+  indexOf(cell: ICellModel): number {
+    return this._cells().indexOf(cell);
+  }
+
+  dispose(): void {
+    if (this._disposed) {
+      return;
+    }
+    this._disposed = true;
+    window.clearTimeout(this._timer);
+    this._unwatch();
+    this._entries = [];
+    this._mark([]);
+    Signal.clearData(this);
+  }
+
+  private _onModel(): void {
+    this._unwatch();
+    this._model = this.panel.content.model;
+    this._model?.contentChanged.connect(this._schedule, this);
+    this._schedule();
+  }
+
+  private _unwatch(): void {
+    this._model?.contentChanged.disconnect(this._schedule, this);
+    this._model = null;
+  }
+
+  private _schedule(): void {
+    this._timer ??= window.setTimeout(() => {
+      this._timer = undefined;
+      this._refresh();
+    }, PAUSE);
+  }
+
+  private _refresh(): void {
+    const cells = this._cells();
+    const entries = cells.flatMap(cell => (isCode(cell) ? entriesOf(cell) : []));
+    // A stable sort: of cells with the same count the later one is the newer.
+    entries.reverse().sort((a, b) => (b.cell.executionCount ?? 0) - (a.cell.executionCount ?? 0));
+    const same =
+      entries.length === this._entries.length &&
+      entries.every((entry, n) => entry.shown === this._entries[n]!.shown);
+    this._entries = entries;
+    this._mark(cells);
+    if (!same) {
+      this._changed.emit();
+    }
+  }
+
+  /** Marks the culprit lines; of several findings in a line the first is told. */
+  private _mark(cells: readonly ICellModel[]): void {
+    const wanted = new Map<ICellModel, Map<number, IMark>>();
+    const findings = this._findings();
+    const texts = findings.length ? cells.map(cellText) : [];
+    for (const finding of findings) {
+      const place = finding.source && findCell(texts, finding.source);
+      if (finding.source && place?.unchanged) {
+        const cell = cells[place.cell]!;
+        const lines = wanted.get(cell) ?? new Map<number, IMark>();
+        wanted.set(cell, lines);
+        const line = finding.source.line;
+        if (!lines.has(line)) {
+          const [short, verdict] = [this._words.short(finding), this._words.verdict(finding)];
+          lines.set(line, { finding, line, short, verdict });
+        }
+      }
+    }
+    for (const cell of this._marked) {
+      if (!wanted.has(cell)) {
+        this._marks.set(cell, []);
+      }
+    }
+    for (const [cell, lines] of wanted) {
+      this._marks.set(cell, [...lines.values()]);
+    }
+    this._marked = new Set(wanted.keys());
+  }
+
+  private _findings(): IFinding[] {
+    return this._entries.flatMap(({ shown }) =>
+      shown.kind === 'report' ? shown.report.findings.slice(0, MOST_MARKS) : []
+    );
+  }
+
+  private _cells(): ICellModel[] {
+    const model = this.panel.isDisposed ? null : this.panel.content.model;
+    return model ? [...model.cells] : [];
+  }
+
+  private _model: INotebookModel | null = null;
+  private _entries: readonly IEntry[] = [];
+  private _marked = new Set<ICellModel>();
+  private readonly _changed = new Signal<this, void>(this);
+  private _timer: number | undefined;
+  private _disposed = false;
+}
+
+/** Findings of one report that are marked; a report of this program has fewer. */
+const MOST_MARKS = 50;
+
+/** What was decoded before, by the JSON that an output still holds. */
+const decoded = new WeakMap<object, Shown | null>();
+
+function entriesOf(cell: ICodeCellModel): IEntry[] {
+  const found: IEntry[] = [];
+  for (let n = 0; n < cell.outputs.length; n++) {
+    const output = cell.outputs.get(n);
+    if (output.type === 'execute_result' || output.type === 'display_data') {
+      const data = output.data;
+      const shown = show(data[MIME_TYPE], readReport) ?? show(data[PREFLIGHT_MIME_TYPE], readFacts);
+      if (shown) {
+        found.push({ cell, shown });
+      }
+    }
+  }
+  return found;
+}
+
+function show(json: unknown, read: (json: object) => Shown | null): Shown | null {
+  if (typeof json !== 'object' || json === null) {
+    return null;
+  }
+  let shown = decoded.get(json);
+  if (shown === undefined) {
+    shown = read(json);
+    decoded.set(json, shown);
+  }
+  return shown;
+}
+
+function readReport(json: object): Shown | null {
+  const result = decodeReport(json);
+  return result.ok ? { kind: 'report', report: result.report } : null;
+}
+
+function readFacts(json: object): Shown | null {
+  const preflight = decodePreflight(json);
+  return preflight && { kind: 'preflight', preflight };
+}
+
+function isCode(cell: ICellModel): cell is ICodeCellModel {
+  return cell.type === 'code';
+}
+
+function cellText(cell: ICellModel): ICellText {
+  const source = isCode(cell) ? cell.sharedModel.getSource() : '';
+  return { executionCount: isCode(cell) ? cell.executionCount : null, lines: source.split('\n') };
+}

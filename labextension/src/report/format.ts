@@ -1,0 +1,110 @@
+/**
+ * What a report says: the records of `nanhunt/report.py`, as read by `decode.ts`.
+ *
+ * Numbers may be NaN or infinite; `null` stands for what does not exist.
+ */
+export const MIME_TYPE = 'application/vnd.nanhunt.report.v1+json';
+export const FORMAT = 'nanhunt.report';
+export const VERSION = 1;
+export const PREFLIGHT_MIME_TYPE = 'application/vnd.nanhunt.preflight.v1+json';
+export const PREFLIGHT_FORMAT = 'nanhunt.preflight';
+export const PREFLIGHT_VERSION = 1;
+
+export interface ITensorStats {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly dtype: string;
+  readonly device: string;
+  readonly numel: number;
+  readonly nan: number;
+  readonly posinf: number;
+  readonly neginf: number;
+  readonly zeros: number;
+  readonly absmin: number | null;
+  readonly absmax: number | null;
+  readonly mean: number | null;
+  /** Powers of two between `absmax` and the largest finite number of the dtype. */
+  readonly headroom: number | null;
+  readonly firstBad: readonly number[] | null;
+  readonly note: string;
+}
+
+export interface ISource {
+  readonly file: string;
+  /** Counted from 1. */
+  readonly line: number;
+  /** The line's text, stripped; empty when it could not be read. */
+  readonly code: string;
+  readonly function: string;
+  /** Execution count of the notebook cell, or null outside a notebook. */
+  readonly cell: number | null;
+}
+
+export interface IFrame {
+  readonly module: string;
+  readonly call: number | string;
+  readonly kind: string;
+  readonly output: ITensorStats;
+}
+
+export interface ITrial {
+  readonly remedy: string;
+  readonly cured: boolean | null;
+  readonly loss: number | null;
+  readonly gradientChange: number | null;
+  readonly snippet: string;
+  readonly note: string;
+  readonly file: string;
+  readonly lines: readonly number[];
+}
+
+export interface IFinding {
+  readonly severity: string;
+  readonly kind: string;
+  readonly phase: string;
+  readonly step: number;
+  readonly module: string | null;
+  readonly call: number | string | null;
+  readonly op: string | null;
+  readonly node: string | null;
+  readonly source: ISource | null;
+  readonly stack: readonly ISource[];
+  readonly tensor: string | null;
+  readonly inputs: readonly ITensorStats[];
+  readonly outputs: readonly ITensorStats[];
+  readonly cause: string;
+  readonly explanation: string;
+  readonly evidence: readonly string[];
+  readonly reaches: readonly string[];
+  readonly frames: readonly IFrame[];
+  readonly trials: readonly ITrial[];
+}
+
+export interface IReport {
+  readonly stepsRun: number;
+  readonly findings: readonly IFinding[];
+  readonly replay: string;
+  readonly interrupted: boolean;
+  readonly title: string;
+  readonly notes: readonly string[];
+  readonly environment: ReadonlyMap<string, string>;
+  readonly costs: ReadonlyMap<string, number>;
+}
+
+/** One thing worth knowing before the training goes on. */
+export interface IFact {
+  readonly severity: string;
+  readonly text: string;
+  readonly source: ISource | null;
+}
+
+/** What is shown of a preflight beside its own output. */
+export interface IPreflight {
+  readonly title: string;
+  readonly facts: readonly IFact[];
+}
+
+/** The main critical finding, or null when the report is healthy. */
+export function mainFinding(report: IReport): IFinding | null {
+  return report.findings.find(finding => finding.severity === 'critical') ?? null;
+}

@@ -1,0 +1,189 @@
+/** Findings in words; the sentences are those of `nanhunt/render/wording.py`. */
+import type { TranslationBundle } from '@jupyterlab/translation';
+import type { Refusal } from './decode';
+import { mainFinding, VERSION } from './format';
+import type { IFinding, IReport, ISource, ITensorStats } from './format';
+import { baseName, count, number, visible } from './text';
+
+/** Says things in the user's language. */
+export class Wording {
+  constructor(readonly trans: TranslationBundle) {
+    this._kinds = new Map([
+      ['nan', trans.__('NaN')],
+      ['inf', trans.__('Inf')],
+      ['complex_half', trans.__('ComplexHalf')],
+      ['poisoned_state', trans.__('Poisoned state')],
+      ['not_training', trans.__('Not training')]
+    ]);
+  }
+
+  /** One line for a whole report. */
+  headline(report: IReport): string {
+    const finding = mainFinding(report);
+    if (finding) {
+      return this.verdict(finding);
+    }
+    const steps = this.trans._n('%1 step', '%1 steps', report.stepsRun, count(report.stepsRun));
+    return report.interrupted
+      ? this.trans.__('Interrupted after %1: nothing bad seen until then', steps)
+      : this.trans.__('Healthy: %1, nothing bad seen', steps);
+  }
+
+  /** One line that says what, when, where. */
+  verdict(finding: IFinding): string {
+    const trans = this.trans;
+    const where = `${this._module(finding)}${this.call(finding.call)}`;
+    const at = finding.source ? `, ${this.place(finding.source)}` : '';
+    const step = String(finding.step);
+    const kind = this._kinds.get(finding.kind) ?? visible(finding.kind, 30);
+    const tensor = finding.tensor === null ? null : visible(finding.tensor, 60);
+    switch (finding.kind) {
+      case 'poisoned_state':
+        return trans.__('Step %1: %2 was bad at the start', step, tensor ?? trans.__('state'));
+      case 'complex_half':
+        return (
+          trans.__('ComplexHalf is born in step %1: %2 %3', step, this._op(finding), where) + at
+        );
+      case 'not_training':
+        return `${kind}: ${visible(finding.cause.replaceAll('_', ' '), 60)}`;
+    }
+    if (finding.phase === 'data') {
+      const culprit = tensor ?? trans.__('a tensor');
+      return trans.__('%1 comes in with the data in step %2: %3', kind, step, culprit) + at;
+    }
+    const culprit = finding.node || finding.op || finding.tensor || trans.__('an operation');
+    const [name, phase] = [visible(culprit, 60), visible(finding.phase, 30)];
+    return trans.__('%1 is born in step %2: %3 %4 (%5)', kind, step, name, where, phase) + at;
+  }
+
+  /** A few words for the margin of an editor. */
+  short(finding: IFinding): string {
+    return this._kinds.get(finding.kind) ?? visible(finding.kind, 30);
+  }
+
+  /** `cell [3], line 7` or `train.py:41`. */
+  place(source: ISource): string {
+    return this.lines(source.file, source.cell, [source.line]);
+  }
+
+  /** `train.py:41`, `train.py:41-43` or `cell [3], line 7`. */
+  lines(file: string, cell: number | null, numbers: readonly number[]): string {
+    const first = numbers[0] ?? 0;
+    const last = numbers[numbers.length - 1] ?? first;
+    const range = last === first ? `${first}` : `${first}-${last}`;
+    if (cell !== null) {
+      return this.trans.__('cell [%1], line %2', String(cell), range);
+    }
+    return `${visible(baseName(file), 40)}:${range}`;
+  }
+
+  /** The n-th call, said only when it is not the first. */
+  call(value: number | string | null): string {
+    if (value === null || value === 1) {
+      return '';
+    }
+    return value === 'recompute'
+      ? ` ${this.trans.__('(recomputed)')}`
+      : ` ${this.trans.__('(call %1)', visible(String(value), 20))}`;
+  }
+
+  /** `3 NaN, 1 +Inf of 4,096`, or `finite`. */
+  badCounts(stats: ITensorStats): string {
+    if (stats.note) {
+      return visible(stats.note, 40);
+    }
+    const counts: [number, string][] = [
+      [stats.nan, 'NaN'],
+      [stats.posinf, '+Inf'],
+      [stats.neginf, '-Inf']
+    ];
+    const parts = counts.filter(([n]) => n > 0).map(([n, word]) => `${count(n)} ${word}`);
+    return parts.length
+      ? this.trans.__('%1 of %2', parts.join(', '), count(stats.numel))
+      : this.trans.__('finite');
+  }
+
+  /** `float16 [8, 3, 64]`. */
+  shape(stats: ITensorStats): string {
+    const sizes = stats.shape.slice(0, 12).map(String);
+    const more = stats.shape.length > sizes.length ? ', …' : '';
+    return `${visible(stats.dtype, 20)} [${sizes.join(', ')}${more}]`;
+  }
+
+  /** The replay verdict in plain words; empty when none was needed. */
+  replay(value: string): string {
+    switch (value) {
+      case 'bit_exact':
+        return this.trans.__('replayed bit for bit');
+      case 'symptom':
+        return this.trans.__('replayed with the same failure, other bits');
+      case 'not_needed':
+        return '';
+    }
+    return visible(value.replace('not_reproduced', this.trans.__('not reproduced')), 160);
+  }
+
+  cured(value: boolean | null): string {
+    if (value === null) {
+      return this.trans.__('not run');
+    }
+    return value ? this.trans.__('✓ yes') : this.trans.__('✗ no');
+  }
+
+  /** What the hunt cost, in one line; empty when nothing was measured. */
+  costs(costs: ReadonlyMap<string, number>): string {
+    const trans = this.trans;
+    const parts: string[] = [];
+    const add = (key: string, scale: number, tell: (amount: string) => string) => {
+      const value = costs.get(key);
+      if (value !== undefined) {
+        parts.push(tell(number(value * scale)));
+      }
+    };
+    add('watched_step_seconds', 1e3, ms => trans.__('a watched step took %1 ms (median)', ms));
+    add('observed_step_seconds', 1e3, ms => trans.__('the observed first step %1 ms', ms));
+    add('examination_seconds', 1, s => trans.__('finding the culprit %1 s', s));
+    add('trial_seconds', 1, s => trans.__('trying remedies %1 s', s));
+    return parts.join(', ');
+  }
+
+  /** Why something is not shown as a report, and what to do. */
+  refusal(why: Refusal): string {
+    const trans = this.trans;
+    switch (why.kind) {
+      case 'not-json':
+        return trans.__('This is not a nanhunt report: %1', visible(why.detail, 200));
+      case 'too-long':
+        return trans.__('This file is too long to be shown: %1 characters', count(why.characters));
+      case 'no-report':
+        return trans.__('This is not a nanhunt report: its “format” is missing');
+      case 'version':
+        return trans.__(
+          'This report has version %1; this extension reads version %2. Install the version of nanhunt that wrote it, or a newer one.',
+          visible(why.found, 20),
+          String(VERSION)
+        );
+      case 'damaged':
+        return trans.__(
+          'This report is damaged: %1 was expected at “%2”',
+          why.expected,
+          visible(why.where || '.', 100)
+        );
+    }
+  }
+
+  private _op(finding: IFinding): string {
+    return visible(finding.op ?? this.trans.__('an operation'), 80);
+  }
+
+  private _module(finding: IFinding): string {
+    if (finding.module === null) {
+      return this.trans.__('outside any module');
+    }
+    return finding.module
+      ? this.trans.__('in %1', visible(finding.module, 60))
+      : this.trans.__('in the root module');
+  }
+
+  private readonly _kinds: ReadonlyMap<string, string>;
+}

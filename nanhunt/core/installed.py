@@ -1,0 +1,49 @@
+"""What is in place while a step runs: recorded iterators, and the right to be in one at all."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from nanhunt.core.shield import uninterrupted
+from nanhunt.core.surroundings import Surroundings
+from nanhunt.core.tape import Tape, TapedIterator
+from nanhunt.errors import HuntBusyError
+
+# A step is watched through patches of classes, which come off in the reverse order: two hunts
+# in a step at the same time, one in a worker thread, would take off each other's.
+_inside_a_step = threading.Lock()
+
+
+class Installed:
+    """DataLoader patch and wrapped iterators, for the duration of one step and its replays.
+
+    Raises:
+        HuntBusyError: on entering, while another hunt is inside a step.
+    """
+
+    def __init__(self, tape: Tape, around: Surroundings) -> None:
+        self._tape = tape
+        self._around = around
+        self._wrapped: list[tuple[Any, TapedIterator]] = []
+
+    def __enter__(self) -> None:
+        if not _inside_a_step.acquire(blocking=False):
+            raise HuntBusyError(
+                "another hunt stands inside a step. Continue or stop it first: in its panel, or "
+                "with nanhunt.last_hunt().close()"
+            )
+        with uninterrupted():
+            self._tape.install()
+            for slot in self._around.iterators:
+                wrapper = TapedIterator(slot.get(), self._tape)
+                slot.put(wrapper)
+                self._wrapped.append((slot, wrapper))
+
+    def __exit__(self, *_: object) -> None:
+        with uninterrupted():
+            self._tape.remove()
+            for slot, wrapper in self._wrapped:
+                if slot.get() is wrapper:
+                    slot.put(wrapper.inner)
+            _inside_a_step.release()

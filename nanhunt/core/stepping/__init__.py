@@ -1,0 +1,1 @@
+"""Stepping through training by hand: commands, breakpoints, a worker, and what is seen."""

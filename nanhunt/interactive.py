@@ -1,0 +1,292 @@
+"""`nanhunt.Hunt`: the hunt that can also be stepped inside a step, and looked at in pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from nanhunt.core import hunt as engine
+from nanhunt.core.observe import Activity
+from nanhunt.core.stepping.ambient import Ambient
+from nanhunt.core.stepping.breakpoints import Breakpoint, Condition
+from nanhunt.core.stepping.events import Here
+from nanhunt.core.stepping.gauges import Gauges
+from nanhunt.core.stepping.stepper import FINISH, INTO, OUT, OVER, PAUSED, RESUME, Stepper
+from nanhunt.core.stepping.watch import StepWatch
+from nanhunt.errors import HuntBusyError, UsageError
+from nanhunt.report import Finding, Report
+
+if TYPE_CHECKING:
+    from nanhunt.plots import Plots
+
+_last_hunt: weakref.ref[Hunt] | None = None
+
+
+def last_hunt() -> Hunt | None:
+    """The hunt of the panel that was opened last, or the last `nanhunt.Hunt`, if it still lives."""
+    return _last_hunt() if _last_hunt is not None else None
+
+
+class Hunt(engine.Hunt):  # noqa: D101  it has one, made of two
+    __doc__ = f"""{engine.Hunt.__doc__}
+    Stepping inside a step:
+
+        hunt.into()                          run to the first module, then to the next, ...
+        hunt.over()                          run the module that the step stands before
+        hunt.out()                           run until the module around has run
+        hunt.break_at("encoder.*", "nan")    stop there from now on
+        hunt.resume()                        on to the next breakpoint or the step's end
+        hunt.here                            the live module and its tensors while paused
+        hunt.back()                          undo the step, and then the ones before
+        hunt.replay()                        run the last step once more
+        hunt.statistics = True               histograms of every module from the next step on
+        hunt.plot.activations("encoder.0")   a matplotlib figure of them
+
+    A step that may stop inside runs in a thread of its own, which enters autocast, grad mode,
+    default device, modes and CUDA stream of the thread that asked for it.
+
+    Attributes:
+        statistics: whether every module's output and gradient are counted into histograms.
+        gauges: what was counted.
+    """
+
+    def __init__(self, model: Any, step_fn: Callable[..., Any], **options: Any) -> None:
+        global _last_hunt
+        super().__init__(model, step_fn, **options)
+        self.statistics = False
+        self.gauges = Gauges()
+        self.stepper = Stepper()
+        _last_hunt = weakref.ref(self)
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return "<Hunt, closed>"
+        return f"<Hunt, {self.here or f'at the start of step {self.position}'}>"
+
+    # -- whole steps ----------------------------------------------------------------------------
+
+    def step(self, *, examine: bool = True) -> Finding | None:
+        """Runs one step, or what is left of a paused one, to a breakpoint or its end.
+
+        Args:
+            examine: as in `run`.
+
+        Returns:
+            The finding when the step went bad; it is then undone.
+        """
+        if self.stepper.is_worker or not (self.stepper.breakpoints or self.here):
+            return super().step(examine=examine)
+        before = self.report.findings
+        if self.here is not None:
+            self._go(RESUME)
+        else:
+            self._start(f"step {self.position}", lambda: self.step(examine=examine))
+        return next((f for f in self.report.findings if f not in before), None)
+
+    def run(self, steps: int | None = 100, *, examine: bool = True) -> Report:
+        """Runs up to `steps` steps, to a failure, a breakpoint or Ctrl-C.
+
+        Args:
+            steps: how many; None for as many as there are data.
+            examine: False to leave a bad step unexplained: it is undone, and `bad` names what
+                was not finite.
+        """
+        if self.stepper.is_worker or not self.stepper.breakpoints:
+            return super().run(steps, examine=examine)
+        self._start("run", lambda: self.run(steps, examine=examine))
+        return self.report
+
+    def replay(self) -> str:
+        """Runs the last step once more from its start, with statistics.
+
+        Returns:
+            `"bit_exact"` when it ended as before: the same failure, or the same bits in
+            parameters, gradients, buffers and optimizer state. Else `"not_reproduced"`.
+
+        Raises:
+            UsageError: no step has been run, or the last one cannot be undone.
+        """
+        if self.here is not None or (self.stepper.state != "idle" and not self.stepper.is_worker):
+            raise HuntBusyError("a step is on; finish it (resume) or undo it (back) first")
+        if not self.steps_run:
+            raise UsageError("no step has been run yet, so there is none to replay")
+        undone = self.undone
+        before = self.bad if undone else self._marks()
+        if not undone:
+            self.back()
+        kept, self.statistics = self.statistics, True
+        try:
+            super().step(examine=False)
+        finally:
+            self.statistics = kept
+        if undone and not before:  # what the examined step left is told in its report
+            return "bit_exact" if self.bad else "not_reproduced"
+        return (
+            "bit_exact" if (self.bad if undone else self._marks()) == before else "not_reproduced"
+        )
+
+    def back(self) -> int:
+        """Undoes the paused or the last step; where that is undone already, the one before.
+
+        Returns:
+            The step at whose start the training stands now.
+        """
+        if self.stepper.is_worker or self.stepper.state == "idle":
+            return super().back()
+        self.stepper.end()  # which undoes the step that is on
+        return self.position
+
+    def close(self) -> None:
+        """Undoes a step that is on, and lets go of everything that was kept."""
+        self.stepper.end()
+        super().close()
+        self.gauges.clear()
+
+    # -- inside a step --------------------------------------------------------------------------
+
+    @property
+    def here(self) -> Here | None:
+        """Where the step is paused: module and tensors, until it goes on."""
+        return self.stepper.here
+
+    def into(self) -> Here | None:
+        """Goes on to the next moment of any module; from between two steps into the next one.
+
+        Returns:
+            Where the step is paused, or None when it has ended.
+        """
+        return self._command(INTO)
+
+    def over(self) -> Here | None:
+        """Goes on without stopping inside the module at hand."""
+        return self._command(OVER)
+
+    def out(self) -> Here | None:
+        """Goes on until the module around the one at hand has run."""
+        return self._command(OUT)
+
+    def resume(self) -> Here | None:
+        """Goes on to the next breakpoint or to the end of what was being done."""
+        return self._command(RESUME)
+
+    def _command(self, how: str) -> Here | None:
+        if self.here is not None:
+            self._go(how)
+        else:
+            begin = RESUME if how == RESUME else INTO
+            name = f"step {self.position}"
+            self._start(name, lambda: self.step(examine=False), begin)
+        return self.here
+
+    # -- breakpoints ----------------------------------------------------------------------------
+
+    def break_at(
+        self, where: str, condition: Condition = None, *, phase: str = "forward"
+    ) -> Breakpoint:
+        """Stops every step at modules of this name, class or pattern; see `Breakpoint`.
+
+        Raises:
+            UsageError: no module is called so, or the condition cannot be read.
+        """
+        made = Breakpoint(where, condition, phase)
+        kinds = {name: type(module).__name__ for name, module in self.module_tree().items()}
+        if not any(made.matches(name, kind) for name, kind in kinds.items()):
+            raise UsageError(
+                f"no module is called {where!r}, by name or class. There are, for example, "
+                f"{', '.join(repr(n) for n in list(kinds)[:6])}"
+            )
+        self.stepper.breakpoints.append(made)
+        return made
+
+    def clear_breakpoints(self, *breakpoints: Breakpoint) -> None:
+        """Removes these, or all."""
+        kept = [b for b in self.stepper.breakpoints if breakpoints and b not in breakpoints]
+        self.stepper.breakpoints = kept
+
+    @property
+    def breakpoints(self) -> tuple[Breakpoint, ...]:
+        """Those that are set."""
+        return tuple(self.stepper.breakpoints)
+
+    # -- what is kept ---------------------------------------------------------------------------
+
+    @property
+    def memory(self) -> tuple[int, int]:
+        """Bytes held in snapshots, and how many earlier steps they can undo."""
+        return self._ring.nbytes, len(self._ring)
+
+    def module_tree(self) -> dict[str, torch.nn.Module]:
+        """Every module by its qualified name, parents first."""
+        modules = self._target.modules.values()
+        return {self._target.module_name(module) or "": module for module in modules}
+
+    @property
+    def plot(self) -> Plots:
+        """Figures of what was measured."""
+        from nanhunt.plots import Plots  # matplotlib is loaded when a figure is wanted
+
+        return Plots(self.gauges, self.module_tree())
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _start(self, name: str, job: Callable[[], Any], how: str = RESUME) -> None:
+        """Runs a job in the worker for the caller, who waits until it ends or is paused."""
+        self.stepper.start(name, job, Ambient(), how)
+        self._wait()
+
+    def _go(self, how: str) -> None:
+        self.stepper.go(how)
+        self._wait()
+
+    def _wait(self) -> None:
+        try:
+            while not self.stepper.wait(0.2):  # a wait without end would hold Ctrl-C back
+                pass
+        except KeyboardInterrupt:
+            self.stepper.end()
+            raise
+        if self.stepper.state != PAUSED and self.stepper.error is not None:
+            error, self.stepper.error = self.stepper.error, None
+            raise error
+
+    @contextlib.contextmanager
+    def _inside(self, activity: Activity) -> Iterator[None]:
+        if self.stepper.is_worker:
+            self.stepper.begin_step()
+        stops = self.stepper.is_worker and self.stepper.may_stop
+        if not (stops or self.statistics):
+            yield
+            return
+        watch = StepWatch(
+            self._target,
+            self._number,
+            activity,
+            self._sentinel.quietly,
+            self.gauges if self.statistics else None,
+            self.stepper.at if stops else None,
+        )
+        with _eager() if self._target.compiled else contextlib.nullcontext(), watch:
+            yield
+        if stops:
+            self.stepper.end_if_abandoned()
+
+    def _halted(self) -> bool:
+        return self.stepper.is_worker and self.stepper.halted()
+
+    def _marks(self) -> Any:
+        facts = self._replayer().exact_facts()
+        return facts.prints
+
+
+def _eager() -> AbstractContextManager[Any]:
+    """Compiled modules run uncompiled: there is nothing to stop at inside compiled code."""
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
+__all__ = ["FINISH", "Hunt", "last_hunt"]

@@ -1,0 +1,394 @@
+"""The panel: buttons give commands, the worker trains, a painter shows where things stand.
+
+A callback may run on any thread, also while training runs (ipykernel 7.0 to 7.3 hand comm
+messages to a thread of their own): it sets flags and returns, and never trains itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from IPython.display import display
+
+from nanhunt.core.prints import printed_to
+from nanhunt.core.stepping.ambient import Ambient
+from nanhunt.core.stepping.stepper import FINISH, IDLE, INTO, OUT, OVER, PAUSED, RESUME
+from nanhunt.errors import NanhuntError
+from nanhunt.interactive import Hunt
+from nanhunt.panel import status
+from nanhunt.panel.board import PAGE, Board
+from nanhunt.panel.face import NO_BREAKPOINTS, Face
+from nanhunt.panel.interrupts import IdleInterrupt
+from nanhunt.panel.log import Log
+from nanhunt.panel.painter import Painter
+from nanhunt.panel.picture import Picture
+from nanhunt.panel.style import list_style
+from nanhunt.panel.twin import StaticTwin
+from nanhunt.report import Report
+
+_open_panel: Panel | None = None
+
+
+class Panel:
+    """One panel over one hunt; opening another one closes it.
+
+    Args:
+        hunt: to be stepped.
+        shell: the running IPython, in a kernel.
+        steps: how many steps Run and Hunt make.
+        statistics: whether modules are measured from the start.
+    """
+
+    def __init__(self, hunt: Hunt, shell: Any, steps: int, statistics: bool) -> None:
+        self.hunt = hunt
+        self.face = Face(steps, statistics)
+        self.log = Log()
+        self._shell = shell
+        self._ambient = Ambient()
+        self._parent = dict(shell.kernel.get_parent().get("header", {}))
+        self._board = Board(hunt)
+        self._picture = Picture(hunt)
+        self._progress = ""
+        self._notice = ""
+        self._page = 0
+        self._followed: Any = None
+        self._paths: list[str] = []
+        self._closing = False
+        hunt.statistics = statistics
+        hunt.stepper.on_change = self._changed
+        self._painter = Painter(self._paint, self._busy)
+        self._twin = StaticTwin()
+        self._interrupt = IdleInterrupt(shell.kernel, self._stop)
+        self._connect()
+
+    # -- its life -------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Shows the panel in the running cell; another one is closed before."""
+        global _open_panel
+        close_panel()
+        _open_panel = self
+        self._paint_first()
+        display(self.face.box)
+        self._twin.open()
+        self._painter.start()
+        self._shell.events.register("post_run_cell", self._cell_ended)
+
+    def close(self) -> None:
+        """Undoes an unfinished step, lets go of the training, and ends every thread."""
+        global _open_panel
+        if _open_panel is self:
+            _open_panel = None
+        self._closing = True
+        self.hunt.stepper.on_change = None
+        self.hunt.close()
+        self._interrupt.remove()
+        with contextlib.suppress(ValueError):  # it has been taken off already
+            self._shell.events.unregister("post_run_cell", self._cell_ended)
+        self._painter.end()
+        self._paint_last()
+
+    def hunt_at_once(self, steps: int) -> Report:
+        """Hunts in the calling thread, the panel showing how far it is."""
+        try:
+            report = self.hunt.run(steps)
+            if status.current_finding(self.hunt) is not None:
+                self._progress = "measuring the failing step"
+                self._painter.touch()
+                with contextlib.suppress(NanhuntError):  # pictures are a convenience
+                    self.hunt.replay()
+        finally:
+            self._progress = ""
+            self.face.statistics.value = True  # from here on steps are made by hand
+            self._painter.touch()
+        return report
+
+    def tell_progress(self, done: int, total: int, what: str) -> None:
+        """Called by the hunt at most ten times a second."""
+        self._progress = "" if what == "done" else f"step {done:,} of {total:,}, {what}"
+        self._painter.touch()
+
+    # -- what people do -------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        hunt, stepper, face = self.hunt, self.hunt.stepper, self.face
+        commands: dict[str, Callable[[], Any]] = {
+            "step": lambda: stepper.go(FINISH) or self._job("step", self._one_step),
+            "run": lambda: self._job("run", lambda: hunt.run(face.steps.value, examine=False)),
+            "hunt": lambda: self._job("hunt", lambda: hunt.run(face.steps.value)),
+            "pause": stepper.pause,
+            "into": lambda: stepper.go(INTO) or self._job("into", self._one_step, INTO),
+            "over": lambda: stepper.go(OVER),
+            "out": lambda: stepper.go(OUT),
+            "resume": lambda: stepper.go(RESUME),
+            "back": lambda: stepper.abandon() or self._job("back", hunt.back),
+            "replay": lambda: self._job("replay", self._replay),
+            "stop": self._stop,
+        }
+        for name, command in commands.items():
+            face.buttons[name].on_click(lambda _, command=command: self._obey(command))
+        face.add.on_click(lambda _: self._obey(self._add_breakpoint))
+        face.remove.on_click(lambda _: self._obey(self._remove_breakpoint))
+        face.earlier.on_click(lambda _: self._turn(-1))
+        face.later.on_click(lambda _: self._turn(1))
+        face.statistics.observe(self._switch_statistics, "value")
+        for widget in (face.search, face.suspicious, face.tree):
+            widget.observe(lambda _: self._turn(0), "value")
+        face.modules.observe(self._chosen, "index")
+        face.kind.observe(lambda _: self._painter.touch(), "value")
+        face.box.observe(self._removed, "comm")
+
+    def _obey(self, command: Callable[[], Any]) -> None:
+        """Carries out a click; what cannot be done now is said and nothing else happens."""
+        self._notice = ""
+        if self._closing or self.hunt.closed:
+            return
+        try:
+            if command() is False:
+                self._notice = f"not now: the hunt is {self.hunt.stepper.state}"
+        except NanhuntError as error:
+            self._notice = str(error)
+        self._painter.touch()
+
+    def _job(self, name: str, job: Callable[[], Any], how: str = RESUME) -> bool:
+        self.hunt.stepper.start(name, lambda: self._in_worker(job), self._ambient, how)
+        return True
+
+    def _in_worker(self, job: Callable[[], Any]) -> None:
+        """Runs a job so that what it prints and displays stays with the panel."""
+        publisher = self._shell.display_pub
+        publisher.register_hook(self._to_own_cell)
+        try:
+            with printed_to(self.log.write):
+                try:
+                    job()
+                except NanhuntError as error:
+                    self._notice = str(error)
+        finally:
+            publisher.unregister_hook(self._to_own_cell)
+
+    def _to_own_cell(self, message: dict[str, Any]) -> dict[str, Any]:
+        message["parent_header"] = self._parent
+        return message
+
+    def _one_step(self) -> None:
+        self.hunt.step(examine=False)
+
+    def _replay(self) -> None:
+        number = self.hunt.position - (not self.hunt.undone)
+        words = {
+            "bit_exact": "it ended as before, to the bit",
+            "not_reproduced": "it ended differently: something in it cannot be put back",
+        }
+        self._notice = f"step {number} was replayed: {words[self.hunt.replay()]}"
+
+    def _stop(self) -> bool:
+        """Ends everything; where a step is on, as soon as it has been undone."""
+        self._closing = True
+        if not self.hunt.stepper.abandon():
+            self.close()
+        return True
+
+    def _switch_statistics(self, change: Any) -> None:
+        self.hunt.statistics = bool(change["new"])
+        self._painter.touch()
+
+    def _add_breakpoint(self) -> None:
+        face = self.face
+        where = face.where.value.strip() or self._selected
+        self.hunt.break_at(where, face.condition.value.strip() or None, phase=face.phase.value)
+
+    def _remove_breakpoint(self) -> None:
+        chosen = self.face.points.index
+        if chosen is not None and chosen < len(self.hunt.breakpoints):
+            self.hunt.clear_breakpoints(self.hunt.breakpoints[chosen])
+
+    def _turn(self, by: int) -> None:
+        self._page = max(0, self._page + by) if by else 0
+        self._painter.touch()
+
+    def _chosen(self, change: Any) -> None:
+        self._painter.forget(self.face.modules, "index")
+        index = change["new"]
+        if index is not None and index < len(self._paths):
+            self._picture.path = self._paths[index]
+        self._painter.touch()
+
+    def _removed(self, change: Any) -> None:
+        """The widgets were closed from outside, as by `Widget.close_all()`."""
+        if change["new"] is None and not self._closing:
+            self._stop()
+
+    @property
+    def _selected(self) -> str:
+        return self._picture.path
+
+    # -- what happens ---------------------------------------------------------------------------
+
+    def _changed(self) -> None:
+        """Told by the worker: it began, paused, or ended."""
+        stepper = self.hunt.stepper
+        if stepper.state == IDLE:
+            if self._closing:
+                self.close()
+                return
+            if stepper.error is not None:
+                self.log.write(_last_lines(stepper.error))
+            if status.current_finding(self.hunt) is not None:
+                self._twin.show(self.hunt.report)
+        self._painter.touch()
+
+    def _cell_ended(self, result: Any) -> None:
+        """The cell of the panel, or a later one, is done."""
+        shown, report = getattr(result, "result", None), self.hunt.report
+        shown_already = isinstance(shown, Report) and shown.findings == report.findings
+        if self.hunt.steps_run and not shown_already:
+            self._twin.show(report)
+        self._shell.events.unregister("post_run_cell", self._cell_ended)
+
+    def _busy(self) -> bool:
+        return self.hunt.stepper.state == "running" or bool(self._progress)
+
+    # -- what is seen ---------------------------------------------------------------------------
+
+    def _paint_first(self) -> None:
+        """Before the widgets are displayed nothing is sent twice."""
+        self.face.status.value = status.status_html(self.hunt, "", "")
+        self.face.style.value = list_style(self.face.mark, [])
+
+    def _paint(self, painter: Painter) -> None:
+        hunt, face = self.hunt, self.face
+        if self._closing:
+            return
+        notice = self._notice
+        if painter.error is not None:
+            notice += f" The panel could not be drawn: {painter.error}"
+        self._follow()
+        painter.put(face.status, "value", status.status_html(hunt, self._progress, notice))
+        busy = self._busy()
+        if not busy:
+            kind = face.kind.value
+            painter.put(face.picture, "value", self._picture.html(kind, hunt.here))
+            self._paint_list(painter)
+        self._paint_log(painter)
+        self._paint_breakpoints(painter)
+        for name, enabled in self._enabled(busy).items():
+            painter.put(face.buttons[name], "disabled", not enabled)
+
+    def _follow(self) -> None:
+        """The list goes along with a pause, and to the culprit of a finding, once."""
+        here, finding = self.hunt.here, status.current_finding(self.hunt)
+        target = here or finding
+        if target is self._followed:
+            return
+        self._followed = target
+        path = here.path if here is not None else finding.module if finding else None
+        if path is None or path not in self.hunt.module_tree():
+            return
+        self._picture.path = path
+        rows = self._rows()
+        index = next((i for i, row in enumerate(rows) if row.path == path), 0)
+        self._page = index // PAGE
+
+    def _rows(self) -> Any:
+        face = self.face
+        return self._board.rows(face.search.value, face.suspicious.value, face.tree.value)
+
+    def _paint_list(self, painter: Painter) -> None:
+        face, rows = self.face, self._rows()
+        pages = max(1, -(-len(rows) // PAGE))
+        self._page = min(self._page, pages - 1)
+        shown = rows[self._page * PAGE : (self._page + 1) * PAGE]
+        width = min(44, max((len(row.path) + 2 for row in shown), default=10))
+        self._paths = [row.path for row in shown]
+        labels = tuple(row.text(width, face.tree.value) for row in shown)
+        chosen = self._picture.path
+        index = self._paths.index(chosen) if chosen in self._paths else None
+        if labels != tuple(face.modules.options):
+            painter.put(face.modules, "options", labels)
+            painter.forget(face.modules, "index")
+        painter.put(face.modules, "index", index)
+        colours = [row.state.colour for row in shown]
+        painter.put(face.style, "value", list_style(face.mark, colours))
+        first = self._page * PAGE
+        told = f"{first + 1:,}–{first + len(shown):,} of {len(rows):,}" if rows else "none"
+        painter.put(face.pages, "value", told)
+
+    def _paint_log(self, painter: Painter) -> None:
+        text = self.log.html()
+        log = f'<pre class="nh-log" tabindex="0" aria-label="printed by the steps">{text}</pre>'
+        painter.put(self.face.log, "value", log if text else "")
+
+    def _paint_breakpoints(self, painter: Painter) -> None:
+        labels = tuple(str(point) for point in self.hunt.breakpoints)
+        painter.put(self.face.points, "options", labels or NO_BREAKPOINTS)
+        painter.put(self.face.remove, "disabled", not labels)
+
+    def _enabled(self, busy: bool) -> dict[str, bool]:
+        paused = self.hunt.stepper.state == PAUSED
+        idle = not busy and not paused
+        ran = self.hunt.steps_run > 0
+        return {
+            "step": not busy,
+            "run": idle,
+            "hunt": idle,
+            "pause": busy,
+            "into": not busy,
+            "over": paused,
+            "out": paused,
+            "resume": paused,
+            "back": paused or busy or ran,
+            "replay": idle and ran,
+            "stop": True,
+        }
+
+    def _paint_last(self) -> None:
+        self.face.status.value = status.status_html(self.hunt, "", "")
+        for button in (*self.face.buttons.values(), self.face.add, self.face.remove):
+            button.disabled = True
+
+
+def hunt_in_panel(shell: Any, arguments: dict[str, Any], paused: bool) -> Report | Hunt:
+    """Opens a panel in the running cell and hunts at once, unless it is to be paused.
+
+    Args:
+        shell: the running IPython, in a kernel.
+        arguments: keywords of `nanhunt.hunt`.
+        paused: whether to stand before the first step and return.
+
+    Returns:
+        The report; or, paused, the hunt, to be stepped by hand and in code.
+    """
+    close_panel()
+    steps, shown = arguments.pop("steps"), bool(arguments.pop("progress"))
+    panels: list[Panel] = []
+
+    def tell(done: int, total: int, what: str) -> None:
+        for panel in panels:
+            panel.tell_progress(done, total, what)
+
+    hunt = Hunt(**arguments, progress=tell if shown else False)
+    panel = Panel(hunt, shell, steps, statistics=paused)
+    panels.append(panel)
+    panel.open()
+    return hunt if paused else panel.hunt_at_once(steps)
+
+
+def close_panel() -> None:
+    """Closes the panel that is open, if any."""
+    if _open_panel is not None:
+        _open_panel.close()
+
+
+def _last_lines(error: BaseException) -> str:
+    """An exception of the user's step, as theirs: without the frames of the worker."""
+    import traceback
+
+    from nanhunt.core.where import is_user_code
+
+    trace = traceback.TracebackException.from_exception(error)
+    frames = [frame for frame in trace.stack if is_user_code(frame.filename)]
+    trace.stack = traceback.StackSummary.from_list(frames)
+    return "".join(trace.format())

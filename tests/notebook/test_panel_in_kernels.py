@@ -1,0 +1,230 @@
+"""The panel in real kernels of three versions: clicks at every moment, interrupts, restarts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+import time
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.notebook.panels import SETUP, Front, front
+
+KERNELS = [("6.31.0", False), ("7.3.0", True), ("7.3.0", False), ("7.4.0", False)]
+
+
+@pytest.fixture(scope="session")
+def pythons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment with its own ipykernel for each version, and everything else from here."""
+    made = {}
+    paths = sysconfig.get_paths()
+    for version in sorted({version for version, _ in KERNELS}):
+        folder = tmp_path_factory.mktemp(f"ipykernel-{version}") / "venv"
+        venv.create(folder, with_pip=False)
+        python = str(folder / "bin" / "python")
+        (site,) = (folder / "lib").glob("python*/site-packages")
+        subprocess.run(
+            [sys.executable, "-m", "pip", "install", "-qq", "--no-deps", "--target", str(site),
+             f"ipykernel=={version}"],
+            check=True,
+        )  # fmt: skip
+        root = Path(__file__).resolve().parents[2]
+        (site / "needed.pth").write_text(f"{root}\n{paths['purelib']}\n{paths['platlib']}\n")
+        made[version] = python
+    return made
+
+
+@pytest.fixture(scope="module", params=KERNELS, ids=lambda p: f"{p[0]}{'-subshell' * p[1]}")
+def page(request: pytest.FixtureRequest, pythons: dict[str, str]) -> Iterator[Front]:
+    version, subshell = request.param
+    with front(pythons[version], subshell) as made:
+        assert made.value("__import__('ipykernel').__version__") == version
+        made.run(SETUP)
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def left_as_found(page: Front) -> Iterator[None]:
+    """Every test begins anew and leaves neither thread nor patch."""
+    page.run("count[0], pause[0], fails_at[0] = 0, 0.0, 10 ** 9")
+    yield
+    page.run("%unload_ext nanhunt\n%load_ext nanhunt")
+    assert page.value("threads()") == []
+    assert page.value("patched() == unpatched")
+
+
+def test_a_click_while_nothing_runs_makes_one_step(page: Front) -> None:
+    page.run("hunt = %nanhunt model step_fn --paused")
+    page.waits_for("stands at the start of step 0")
+    page.click("Step")
+    page.waits_for("stands at the start of step 1")
+    assert page.value("count[0]") == 1
+    assert page.value("hunt.position") == 1
+
+
+def test_clicks_while_training_runs_are_taken_at_once(page: Front) -> None:
+    page.run("pause[0] = 0.05\nhunt = %nanhunt model step_fn --paused")
+    page.click("Run")
+    page.waits_for("Running: run")
+    assert page.value("1 + 1") == 2, "cells run beside the training"
+    page.click("Step")
+    page.waits_for("the hunt is running")
+    page.click("Pause")
+    page.waits_for("stands at the start of step")
+    steps = page.value("count[0]")
+    time.sleep(0.3)
+    assert page.value("count[0]") == steps < 100
+
+
+def test_clicks_while_paused_inside_a_step(page: Front) -> None:
+    page.run("hunt = %nanhunt model step_fn --paused")
+    page.click("Into")
+    page.waits_for("Paused in step 0, before the model")
+    page.click("Into")
+    page.waits_for("before 0 (Linear)")
+    page.click("Over")
+    page.waits_for("after 0 (Linear)")
+    assert page.value("tuple(hunt.here.output.shape)") == (16, 8)
+    page.click("Out")
+    page.waits_for("after the model")
+    page.click("Continue")
+    page.waits_for("stands at the start of step 1")
+    assert page.value("hunt.here is None")
+
+
+def test_a_click_while_a_cell_runs_waits_or_runs_beside_it_and_neither_blocks(page: Front) -> None:
+    page.run("hunt = %nanhunt model step_fn --paused")
+    busy = page.start("time.sleep(1.5); print('cell done')")
+    page.click("Step")
+    page.waits_for("stands at the start of step 1", 20)
+    page.until(lambda: "cell done" in page.text(busy), 20, "the cell's end")
+    assert page.text(busy) == "cell done\n"
+
+
+def test_what_steps_print_stands_in_the_panels_log_and_in_no_cell(page: Front) -> None:
+    page.run("pause[0] = 0.02\nhunt = %nanhunt model step_fn --paused --steps 10")
+    page.click("Run")
+    other = page.start("for i in range(10): print('cell', i); time.sleep(0.05)")
+    page.until(lambda: "printed by step 10" in page.log, 30, "the log")
+    page.until(lambda: "cell 9" in page.text(other), 30, "the cell")
+    assert "printed" not in "".join(map(page.text, page.outputs))
+    assert "cell" not in page.log
+
+
+def test_an_interrupt_between_cells_ends_the_worker_and_undoes_its_step(page: Front) -> None:
+    page.run("pause[0] = 0.05\nhunt = %nanhunt model step_fn --paused")
+    page.run("before = [p.clone() for p in model.parameters()]")
+    page.click("Into")
+    page.waits_for("Paused in step 0")
+    page.manager.interrupt_kernel()
+    page.waits_for("Stopped")
+    assert page.value("threads()") == []
+    assert page.value("all(map(torch.equal, before, model.parameters()))")
+    assert page.value("hunt.closed")
+
+
+def test_an_interrupt_while_training_runs_ends_it_and_one_of_a_cell_does_not(page: Front) -> None:
+    page.run("pause[0] = 0.05\nhunt = %nanhunt model step_fn --paused --steps 100000")
+    page.click("Run")
+    page.waits_for("Running: run")
+    cell = page.start("time.sleep(30)")
+    page.read(0.5)
+    page.manager.interrupt_kernel()
+    page.until(lambda: cell in page._idle, 20, "the interrupted cell")
+    assert [o["ename"] for o in page.outputs[cell] if o["type"] == "error"] == ["KeyboardInterrupt"]
+    assert "nanhunt-step" in page.value("threads()")
+    page.manager.interrupt_kernel()
+    page.waits_for("Stopped")
+    assert page.value("threads()") == []
+
+
+def test_running_the_cell_again_ends_the_panel_before_it(page: Front) -> None:
+    page.run("hunt = %nanhunt model step_fn --paused")
+    page.click("Into")
+    page.waits_for("Paused in step 0")
+    page.run("first, hunt = hunt, None\nhunt = %nanhunt model step_fn --paused")
+    assert page.value("first.closed, hunt.closed") == (True, False)
+    assert page.value("threads()") == ["nanhunt-panel"]
+    page.click("Step")
+    page.waits_for("stands at the start of step 1")
+
+
+def test_stop_releases_everything(page: Front) -> None:
+    page.run("hunt = %nanhunt model step_fn --paused")
+    page.click("Into")
+    page.waits_for("Paused in step 0")
+    page.click("Stop")
+    page.waits_for("Stopped")
+    assert page.value("threads()") == []
+    assert page.value("hunt.memory[0]") == 0
+
+
+def test_a_hunt_at_once_shows_progress_and_leaves_the_panel_at_the_failing_step(
+    page: Front,
+) -> None:
+    outputs = page.run("fails_at[0] = 5\nreport = %nanhunt model step_fn --steps 20")
+    assert not [o for o in outputs if o["type"] == "error"]
+    page.waits_for("The training stands at the start of that step.")
+    assert page.value("report.finding.step, report.finding.op") == (4, "aten.log.default")
+    twins = [d for d in page.displays.values() if "aten.log" in d.get("text/plain", "")]
+    assert len(twins) == 1, "the report was assigned, so it is shown beside the panel"
+    page.click("Replay step")
+    page.waits_for("it ended as before, to the bit")
+    page.click("Back")
+    page.waits_for("stands at the start of step 3")
+
+
+def test_a_report_that_is_the_cells_result_is_not_shown_twice(page: Front) -> None:
+    page.displays.clear()
+    outputs = page.run("fails_at[0] = 2\n%nanhunt model step_fn")
+    assert [o["type"] for o in outputs].count("execute_result") == 1
+    assert not [d for d in page.displays.values() if "aten.log" in d.get("text/plain", "")]
+
+
+def test_a_hunt_from_the_panel_finds_what_nanhunt_hunt_finds(page: Front) -> None:
+    again = "torch.manual_seed(1); model.apply(lambda m: hasattr(m, 'reset_parameters') and "
+    again += "m.reset_parameters()); optimizer.state.clear(); count[0] = 0"
+    page.run(f"fails_at[0] = 4\n{again}\nexpected = __import__('nanhunt').hunt(model, step_fn)")
+    page.run(f"{again}\nhunt = %nanhunt model step_fn --paused --no-progress")
+    page.click("Step")
+    page.waits_for("start of step 1")
+    page.click("Hunt")
+    page.waits_for("The training stands at the start of that step.", 60)
+    mine, theirs = "hunt.report.finding", "expected.finding"
+    fields = "step kind phase module op node cause explanation replay"
+    for field in [f for f in fields.split() if f != "replay"]:
+        assert page.value(f"{mine}.{field} == {theirs}.{field}"), field
+    assert page.value(f"[t.cured for t in {mine}.trials] == [t.cured for t in {theirs}.trials]")
+
+
+def test_an_exception_of_the_step_is_shown_as_theirs_and_the_next_click_works(page: Front) -> None:
+    page.run("def broken():\n    step_fn()\n    if count[0] == 2: raise KeyError('mine')")
+    page.run("hunt = %nanhunt model broken --paused")
+    page.click("Step")
+    page.waits_for("start of step 1")
+    page.click("Step")
+    page.waits_for("step_fn raised KeyError: 'mine'; the step was undone")
+    page.until(lambda: "in broken" in page.log, 20, "the traceback in the log")
+    assert "nanhunt/core" not in page.log
+    page.run("count[0] = 5")
+    page.click("Step")
+    page.waits_for("start of step 2")
+
+
+def test_a_restart_while_paused_leaves_a_kernel_that_works(page: Front) -> None:
+    page.run("hunt = %nanhunt model step_fn --paused")
+    page.click("Into")
+    page.waits_for("Paused in step 0")
+    page.manager.restart_kernel(now=False)
+    page.client.wait_for_ready(timeout=60)
+    if page._subshell is not None:
+        page._subshell = page._make_subshell()
+    page.widgets.clear()
+    page.run(SETUP)
+    page.run("hunt = %nanhunt model step_fn --paused")
+    page.click("Step")
+    page.waits_for("start of step 1")
