@@ -119,6 +119,16 @@ def test_without_such_layers_there_is_nothing_to_do() -> None:
         nanhunt.recalibrate(nn.Linear(2, 2), [torch.ones(1, 2)])
 
 
+def test_statistics_of_half_a_model_are_not_computed(tmp_path: Path) -> None:
+    tree = files.whole()
+    tree["model"]["body.4.running_mean"][1] = math.inf
+    del tree["model"]["body.0.weight"]
+    path = files.torch_file(tmp_path / "x.pt", tree)
+    with pytest.raises(UsageError, match="1 of the model's tensors are not in the file"):
+        nanhunt.doctor(path, Net(), fix=True, data=batches())
+    assert [file.name for file in tmp_path.iterdir()] == ["x.pt"]
+
+
 def test_a_repair_with_data_computes_the_statistics_of_bad_layers_alone(tmp_path: Path) -> None:
     tree = files.whole()
     tree["model"]["body.4.running_mean"][1] = math.inf

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from nanhunt.core.doctor.contents import Contents, Entry, Keys
+from nanhunt.core.doctor.roles import without_shard
 from nanhunt.core.stats import dtype_name
 from nanhunt.diagnosis import Match, Mismatch
 from nanhunt.errors import UsageError
@@ -96,7 +98,7 @@ def fit(contents: Contents, model: nn.Module) -> Fitting:
     order = {"critical": 0, "warning": 1, "info": 2}
     mismatches.sort(key=lambda mismatch: order[mismatch.severity])
     buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
-    found = sum(n in entries and entries[n].shape == tuple(state[n].shape) for n in state)
+    found = sum(n in entries and _shape(entries[n]) == tuple(state[n].shape) for n in state)
     match = Match(
         type(model).__name__,
         ".".join(under),
@@ -120,7 +122,7 @@ def _best(contents: Contents, state: dict[str, Tensor]) -> tuple[Keys, str, dict
     places: dict[Keys, dict[str, Entry]] = {}
     for entry in contents.entries:
         for cut in range(len(entry.keys)):
-            name = ".".join(entry.keys[cut:])
+            name = without_shard(".".join(entry.keys[cut:]))
             places.setdefault(entry.keys[:cut], {})[name] = entry
     best: tuple[int, int, Keys, str] = (-1, 0, (), "")
     for under, entries in places.items():
@@ -145,8 +147,13 @@ def _possible_prefixes(entries: dict[str, Entry], state: dict[str, Tensor]) -> l
 
 def _elements(entries: list[Entry]) -> int:
     """Number of elements, shared ones once."""
-    unique = {entry.span or entry.keys: entry.numel for entry in entries}
+    unique = {entry.span or entry.keys: math.prod(_shape(entry)) for entry in entries}
     return sum(unique.values())
+
+
+def _shape(entry: Entry) -> tuple[int, ...]:
+    """The shape of the tensor, also where this is only a shard of it."""
+    return entry.shape if entry.whole is None else entry.whole
 
 
 def _prefixes(
@@ -211,8 +218,10 @@ def _shapes_and_dtypes(entries: dict[str, Entry], state: dict[str, Tensor]) -> I
         entry = entries.get(name)
         if entry is None:
             continue
-        if entry.shape != tuple(value.shape):
-            text = f"{name} is {list(entry.shape)} in the file and {list(value.shape)} in the model"
+        if _shape(entry) != tuple(value.shape):
+            text = (
+                f"{name} is {list(_shape(entry))} in the file and {list(value.shape)} in the model"
+            )
             yield Mismatch("shape", "critical", text, (name,))
         if entry.dtype is not None and entry.dtype != value.dtype:
             kind = (dtype_name(entry.dtype), dtype_name(value.dtype))

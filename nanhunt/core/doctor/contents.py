@@ -66,6 +66,7 @@ class Entry:
         record: the zip member that holds them, if it is one.
         tensor: the tensor itself, where it is not stored as plain bytes (sparse, quantized).
         note: why its values cannot be looked at, or an empty string.
+        whole: the shape of the tensor of which this is a shard; None when it is no shard.
     """
 
     keys: Keys
@@ -76,6 +77,7 @@ class Entry:
     record: Record | None = None
     tensor: Tensor | None = None
     note: str = ""
+    whole: tuple[int, ...] | None = None
 
     @property
     def key(self) -> str:

@@ -7,6 +7,7 @@ within a `.distcp` file. Format: `torch/distributed/checkpoint/metadata.py`, `fi
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import pickle
 from pathlib import Path
@@ -91,6 +92,7 @@ def read(folder: Path) -> Contents:
     if not isinstance(places, dict):
         raise CheckpointError(f"{folder / INDEX}: it has no list of what is stored where")
     paths = getattr(index, "planner_data", None)
+    about = getattr(index, "state_dict_metadata", None)
     files: dict[str, int] = {}
     for what, where in places.items():
         name, span, keys = _item(folder, paths, what, where)
@@ -103,7 +105,7 @@ def read(folder: Path) -> Contents:
         if span.start + span.nbytes > files[name]:
             contents.damage.append(f"{'.'.join(keys)} lies beyond the end of {name}")
             continue
-        _add(contents, span, keys)
+        _add(contents, span, keys, _whole_shape(about, what.fqn))
     return contents
 
 
@@ -139,11 +141,22 @@ def _item(folder: Path, paths: Any, what: Any, where: Any) -> tuple[str, Span, K
     return name, Span(folder / name, start, length), keys
 
 
-def _add(contents: Contents, span: Span, keys: Keys) -> None:
+def _whole_shape(about: Any, fqn: str) -> tuple[int, ...] | None:
+    """The shape of the tensor of which an item is a shard, or all."""
+    size = getattr(about.get(fqn), "size", None) if isinstance(about, dict) else None
+    known = isinstance(size, tuple) and all(type(n) is int for n in size)
+    return size if known else None
+
+
+def _add(contents: Contents, span: Span, keys: Keys, whole: tuple[int, ...] | None) -> None:
     try:
         part = read_archive(span, keys)
     except CheckpointError as error:
         contents.damage.append(f"{'.'.join(keys)} cannot be read: {error}")
         return
+    part.entries = [
+        dataclasses.replace(entry, whole=None if entry.shape == whole else whole)
+        for entry in part.entries
+    ]
     part.files, part.notes = [], [note for note in part.notes if note not in contents.notes]
     contents.extend(part)

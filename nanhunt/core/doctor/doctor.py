@@ -158,10 +158,17 @@ def _from_data(
         return {}
     healthy = copy.deepcopy(model)
     state = healthy.state_dict()
+    loaded: set[str] = set()
     with torch.no_grad():
         for name, entry in fitted.entries.items():
             if name in state and state[name].shape == entry.shape:
                 state[name].copy_(_read(entry))
+                loaded.add(name)
+    if loaded < set(state):
+        raise UsageError(
+            f"statistics cannot be computed: {len(set(state) - loaded):,} of the model's tensors "
+            "are not in the file with the same shape"
+        )
     recalibrate(healthy, data, forward=forward)
     return {
         entry.key: state[name]

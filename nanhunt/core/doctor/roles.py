@@ -89,7 +89,13 @@ def roles_in(contents: Contents, buffers: Collection[str] = ()) -> Roles:
 
 def leaf(key: str) -> str:
     """The last part of a dotted name, without the place of a shard in its tensor."""
-    return key.rpartition(".")[2].partition("@")[0]
+    return without_shard(key).rpartition(".")[2]
+
+
+def without_shard(key: str) -> str:
+    """A name without the place of a shard in its tensor."""
+    owner, dot, last = key.rpartition(".")
+    return owner + dot + last.partition("@")[0]
 
 
 def shard(key: str) -> str:
