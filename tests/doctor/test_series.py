@@ -143,6 +143,23 @@ def test_shards_and_repaired_copies_are_no_series(tmp_path: Path) -> None:
     assert (timeline.length, timeline.first_bad) == (2, "step_1000.pt")
 
 
+def test_links_in_a_circle_come_to_an_end(tmp_path: Path) -> None:
+    for number in (1, 2):
+        folder = tmp_path / f"checkpoint-{number}"
+        files.torch_file(folder / "model.pt", HEALTHY)
+        (folder / f"again-{number}").symlink_to(tmp_path)
+        (tmp_path / f"loop-{number}").symlink_to(tmp_path / f"loop-{number}")
+    timeline = nanhunt.doctor(tmp_path).timeline
+    assert timeline is not None
+    assert timeline.last_healthy == "checkpoint-2"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match="neither a file nor a folder"):
+        nanhunt.doctor(tmp_path / "x.pt")
+
+
 def test_a_repair_names_the_file_that_it_wants(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="name the one to repair"):
         nanhunt.doctor(series(tmp_path, 1, length=2), fix=True)

@@ -44,25 +44,44 @@ def read(path: Path) -> Contents:
 
 def is_checkpoint_folder(folder: Path) -> bool:
     """Whether a folder is one checkpoint, and no series of them."""
-    if (folder / distributed.INDEX).is_file() or any(folder.glob(f"*{_INDEX}")):
-        return True
-    return bool(checkpoint_files(folder)) and len(series_in(folder)) < 2
+    return _has_index(folder) or bool(checkpoint_files(folder) and not series_in(folder))
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
     """Files with the suffix of a checkpoint, by name."""
     return sorted(
-        file for file in folder.iterdir() if file.suffix in SUFFIXES and not _hidden(file)
+        file
+        for file in folder.iterdir()
+        if file.suffix in SUFFIXES and file.is_file() and not _hidden(file)
     )
 
 
 def series_in(folder: Path) -> list[Path]:
     """The checkpoints of a folder that differ in nothing but numbers; at least two, or none."""
+    folders = [item for item in sorted(folder.iterdir()) if _is_single(item)]
+    return _longest_family([*checkpoint_files(folder), *folders])
+
+
+def _is_single(item: Path) -> bool:
+    """Whether something in a folder is a folder that is one checkpoint; looks no deeper."""
+    try:
+        if not item.is_dir() or _hidden(item):
+            return False
+        files = checkpoint_files(item)
+        return _has_index(item) or bool(files and not _longest_family(files))
+    except OSError:  # a folder that may not be read is no reason to give up on the others
+        return False
+
+
+def _has_index(folder: Path) -> bool:
+    return (folder / distributed.INDEX).is_file() or any(folder.glob(f"*{_INDEX}"))
+
+
+def _longest_family(items: list[Path]) -> list[Path]:
+    """Those whose names differ in numbers alone, if there are two; shards are no family."""
     families: dict[str, list[Path]] = {}
-    for item in sorted(folder.iterdir()):
-        whole = item.is_dir() and not _hidden(item) and is_checkpoint_folder(item)
-        file = item.is_file() and item.suffix in SUFFIXES and not _hidden(item)
-        if (whole or file) and not _SHARD.search(item.name):
+    for item in items:
+        if not _SHARD.search(item.name):
             families.setdefault(_NUMBER.sub("#", item.name), []).append(item)
     longest = max(families.values(), key=len, default=[])
     return longest if len(longest) > 1 else []
@@ -74,6 +93,8 @@ def _hidden(path: Path) -> bool:
 
 def _file(path: Path) -> Contents:
     size = path.stat().st_size
+    if not path.is_file():
+        raise CheckpointError(f"{path}: neither a file nor a folder")
     with path.open("rb") as stream:
         first = stream.read(32)
     if not size:

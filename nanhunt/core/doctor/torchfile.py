@@ -83,8 +83,8 @@ def read_legacy(path: Path) -> Contents:
 
 
 def _little_endian(members: list[Record]) -> bool:
-    order = [m.span.read() for m in members if m.name.partition("/")[2] == "byteorder"]
-    return order in ([], [b"little"])
+    order = [member.span for member in members if member.name.partition("/")[2] == "byteorder"]
+    return all(span.nbytes < 16 and span.read() == b"little" for span in order)
 
 
 def _without_data(span: Span) -> tuple[bool, Any]:
