@@ -197,14 +197,19 @@ def test_every_kind_of_problem_has_its_rule_with_a_source() -> None:
     assert all(rule.source and rule.meaning.endswith(".") for rule in RULES)
 
 
-def test_old_files_are_read_from_memory_with_the_same_verdict(tmp_path: Path) -> None:
+def test_old_files_get_the_same_verdict(tmp_path: Path) -> None:
     tree = poisoned("model", "body.1.running_mean", 2, -INF)
     new = nanhunt.doctor(files.torch_file(tmp_path / "new.pt", tree)).problems
     old = nanhunt.doctor(files.torch_file(tmp_path / "old.pt", tree, legacy=True)).problems
     assert [(p.key, p.kind, p.first_bad) for p in new] == [
         (p.key, p.kind, p.first_bad) for p in old
     ]
-    assert (bool(new[0].repair), bool(old[0].repair)) == (True, False)
+    assert new[0].repair == old[0].repair != ""
+    sparse = {"a": torch.tensor([[0.0, NAN]]).to_sparse(), "bn.running_mean": torch.tensor([NAN])}
+    path = files.torch_file(tmp_path / "sparse.pt", sparse, legacy=True)
+    found = nanhunt.doctor(path)
+    assert {problem.repair for problem in found.problems} == {""}
+    assert "its tensors are not where they are expected: no repair in place" in found.notes
 
 
 def test_a_file_saved_without_checksums_is_not_called_damaged(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from nanhunt.core.doctor import archive
+from nanhunt.core.doctor import archive, legacy
 from nanhunt.core.doctor.contents import (
     DEPTH,
     Contents,
@@ -62,7 +62,9 @@ def read_archive(span: Span, prefix: Keys = ()) -> Contents:
         if not plain:
             contents.notes.append("quantized, nested or sparse tensors in it: no repair in place")
             tree, starts = _load(span, "cpu"), {}
-    _fill(contents, tree, starts, program, prefix)
+    pickled = None if program is None else program.span
+    for keys, value in leaves(tree):
+        _add(contents, (*prefix, *keys), value, starts, pickled, program)
     return contents
 
 
@@ -73,12 +75,19 @@ def read_legacy(path: Path) -> Contents:
         CheckpointError: it is damaged, or would need code to be run.
     """
     contents = Contents(path, "torch.save, the format before torch 1.6", files=[path])
-    contents.notes.append(
-        "the old format has no directory: read as a whole, and not repaired in place; load it "
-        "with weights_only=True and save it again to repair it"
-    )
+    contents.notes.append("the old format has no directory: all of it was read into memory")
     tree = _load(Span(path, 0, path.stat().st_size), "cpu")
-    _fill(contents, tree, {}, None, ())
+    tensors = [value for _, value in leaves(tree) if isinstance(value, Tensor)]
+    found = legacy.places(path, tensors)
+    if found is None:
+        contents.notes.append("its tensors are not where they are expected: no repair in place")
+    program, spans = found or (None, {})
+    for keys, value in leaves(tree):
+        if isinstance(value, Tensor) and spans:
+            storage = spans[value.untyped_storage()._cdata]
+            contents.entries.append(_placed(contents, keys, value, storage, None))
+        else:
+            _add(contents, keys, value, {}, program, None)
     return contents
 
 
@@ -147,22 +156,21 @@ def _globals(span: Span) -> list[str]:
         return []
 
 
-def _fill(
+def _add(
     contents: Contents,
-    tree: object,
+    keys: Keys,
+    value: object,
     starts: dict[int, Record],
-    program: Record | None,
-    prefix: Keys,
+    pickled: Span | None,
+    record: Record | None,
 ) -> None:
-    for keys, value in leaves(tree):
-        full = (*prefix, *keys)
-        if isinstance(value, Tensor):
-            contents.entries.append(_entry(contents, full, value, starts))
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            stream = program.span if program is not None else None
-            contents.scalars.append(Scalar(full, _number(value), stream, program))
-        elif isinstance(value, dict | list | tuple | set | frozenset):
-            contents.notes.append(f"nested deeper than {DEPTH} levels: not looked at there")
+    """Takes in one leaf of the tree."""
+    if isinstance(value, Tensor):
+        contents.entries.append(_entry(contents, keys, value, starts))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        contents.scalars.append(Scalar(keys, _number(value), pickled, record))
+    elif isinstance(value, dict | list | tuple | set | frozenset):
+        contents.notes.append(f"nested deeper than {DEPTH} levels: not looked at there")
 
 
 def _number(value: float) -> float:
@@ -187,13 +195,27 @@ def _entry(contents: Contents, keys: Keys, tensor: Tensor, starts: dict[int, Rec
     if start is None:
         return Entry(keys, tensor.dtype, shape, note="saved on the meta device, without values")
     record = starts.get(start + (contents.records[0].archive.start if contents.records else 0))
+    if record is None:
+        raise _beyond(contents, keys)
+    return _placed(contents, keys, tensor, record.span, record)
+
+
+def _placed(
+    contents: Contents, keys: Keys, tensor: Tensor, storage: Span, record: Record | None
+) -> Entry:
+    """A tensor by its place in the bytes of its storage."""
+    shape = tuple(int(n) for n in tensor.shape)
     stride = tuple(int(n) for n in tensor.stride())
     nbytes = extent(shape, stride) * tensor.itemsize
     skip = int(tensor.storage_offset()) * tensor.itemsize if nbytes else 0
-    if record is None or skip + nbytes > record.span.nbytes:
-        raise CheckpointError(
-            f"{contents.path}: {'.'.join(keys)[:100]} reaches beyond the bytes that are stored "
-            "for it: the file is damaged; take an earlier one"
-        )
-    span = Span(record.span.file, record.span.start + skip, nbytes)
+    if skip + nbytes > storage.nbytes:
+        raise _beyond(contents, keys)
+    span = Span(storage.file, storage.start + skip, nbytes)
     return Entry(keys, tensor.dtype, shape, stride, span, record)
+
+
+def _beyond(contents: Contents, keys: Keys) -> CheckpointError:
+    return CheckpointError(
+        f"{contents.path}: {'.'.join(keys)[:100]} reaches beyond the bytes that are stored for "
+        "it: the file is damaged; take an earlier one"
+    )
