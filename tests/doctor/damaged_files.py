@@ -58,6 +58,18 @@ def big_endian() -> bytes:
     return rewritten(swap)
 
 
+def misplaced_directory() -> bytes:
+    """The archive says that its directory begins 50 bytes later, and so its member before 0."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("x/byteorder", "little")
+    content = bytearray(made.getvalue())
+    place = content.rindex(b"PK\x05\x06") + 16
+    (start,) = struct.unpack_from("<I", content, place)
+    struct.pack_into("<I", content, place, start + 50)
+    return bytes(content)
+
+
 def plain_zip() -> bytes:
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w") as archive:
@@ -92,6 +104,7 @@ raw(
     lambda: rewritten(lambda n, d: b"" if n.endswith(".pkl") else d),
     "x.pt",
 )
+raw("refused truncated or damaged", "misplaced_directory", misplaced_directory, "x.pt")
 raw("healthy", "big_endian", big_endian, "x.pt")
 raw("refused", "another_zip", plain_zip, "x.pt")
 raw("refused TorchScript", "script", script, "x.pt")

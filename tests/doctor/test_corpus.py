@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 import nanhunt
 from nanhunt.errors import CheckpointError
 from tests.doctor import damaged_files, files
-from tests.doctor.damaged import CANARY, CORPUS, HOSTILE
+from tests.doctor.damaged import CANARY, CORPUS, HOSTILE, poisoned
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of making quantized tensors
 
@@ -94,30 +95,51 @@ def test_what_is_nested_too_deep_is_said_to_be_left_out(tmp_path: Path) -> None:
     assert any("nested deeper than 100 levels" in note for note in found.notes)
 
 
-@pytest.mark.parametrize("kind", ["x.pt", "legacy.pt", "x.safetensors"])
+@pytest.mark.parametrize("kind", ["x.pt", "legacy.pt", "x.safetensors", "dcp"])
 def test_random_damage_ends_in_a_verdict_or_a_refusal(kind: str, tmp_path: Path) -> None:
-    tree = files.whole()
-    if kind == "x.safetensors":
-        content = files.safetensors_bytes(tree["model"])
-    else:
-        file = files.torch_file(tmp_path / "source", tree, legacy=kind == "legacy.pt")
-        content = file.read_bytes()
+    """The checkpoint needs a repair, so that damage falls into that as well."""
+    source = poisoned_everywhere(kind, tmp_path / "source")
     dice = random.Random(0)
-    verdicts = {"refused": 0, "bad": 0, "healthy": 0}
-    for _ in range(300):
-        damaged = bytearray(content)
-        for _ in range(dice.choice([1, 1, 3, 30])):
-            damaged[dice.randrange(len(damaged))] = dice.randrange(256)
-        if dice.random() < 0.2:
-            del damaged[dice.randrange(len(damaged)) :]
-        path = tmp_path / kind
-        path.write_bytes(damaged)
+    verdicts = {"refused": 0, "mended": 0, "bad": 0}
+    rounds = 60 if kind == "dcp" else 200
+    for number in range(rounds):
+        path = tmp_path / str(number) / kind
+        path.parent.mkdir()
+        shutil.copytree(source, path) if source.is_dir() else shutil.copy(source, path)
+        victim = dice.choice(sorted(path.iterdir())) if path.is_dir() else path
+        victim.write_bytes(damage(victim.read_bytes(), dice))
+        before = files.everything_in(path)
         try:
-            found = nanhunt.doctor(path)
+            found = nanhunt.doctor(path, files.Net(), fix=True)
         except CheckpointError:
             verdicts["refused"] += 1
         else:
-            verdicts["healthy" if found.healthy else "bad"] += 1
-    assert verdicts["refused"] > 50, verdicts
-    if kind == "x.pt":  # the only format with checksums
-        assert verdicts["bad"] > 20, verdicts
+            verdicts["mended" if found.mended else "bad"] += 1
+        assert files.everything_in(path) == before
+        shutil.rmtree(path.parent)
+    assert verdicts["refused"] > rounds // 8, verdicts
+    if kind != "x.safetensors":  # which has no structure to damage beside its header
+        assert verdicts["mended"] > rounds // 20, verdicts
+    if kind in ("x.pt", "dcp"):  # the only formats with checksums
+        assert verdicts["bad"] > rounds // 20, verdicts
+
+
+def poisoned_everywhere(kind: str, path: Path) -> Path:
+    tree = poisoned("scaler", "scale", None, 0.0)
+    tree["model"]["body.1.running_mean"][0] = float("inf")
+    tree["optimizer"]["state"][0]["step"].fill_(-1)
+    if kind == "x.safetensors":
+        return files.safetensors_file(path, tree["model"])
+    if kind == "dcp":
+        return files.distributed(path, tree)
+    return files.torch_file(path, tree, legacy=kind == "legacy.pt")
+
+
+def damage(content: bytes, dice: random.Random) -> bytes:
+    """Some bytes changed, sometimes the end cut off."""
+    damaged = bytearray(content)
+    for _ in range(dice.choice([1, 1, 2, 5])):
+        damaged[dice.randrange(len(damaged))] = dice.choice([0, 255, dice.randrange(256)])
+    if dice.random() < 0.1:
+        del damaged[dice.randrange(len(damaged)) :]
+    return bytes(damaged)

@@ -54,7 +54,7 @@ def _directory(archive: Span, window: BinaryIO) -> zipfile.ZipFile:
 def _data_start(archive: Span, window: Window, info: zipfile.ZipInfo) -> int:
     window.seek(info.header_offset)
     header = window.read(30) or b""
-    if len(header) < 30 or header[:4] != _LOCAL:
+    if info.header_offset < 0 or len(header) < 30 or header[:4] != _LOCAL:
         raise CheckpointError(
             f"{archive.file}: {info.filename} is not where the zip archive's directory says: the "
             "file is truncated or damaged; take an earlier one"
