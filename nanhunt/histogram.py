@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from typing import NamedTuple
 
 
-@dataclasses.dataclass(frozen=True)
-class Bin:
+class Bin(NamedTuple):
     """How many numbers x have 2**exponent <= |x| < 2**(exponent + 1).
 
     Attributes:

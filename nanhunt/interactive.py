@@ -81,12 +81,12 @@ class Hunt(engine.Hunt):  # noqa: D101  it has one, made of two
         """
         if self.stepper.is_worker or not (self.stepper.breakpoints or self.here):
             return super().step(examine=examine)
-        before = self.report.findings
+        before = self.findings
         if self.here is not None:
             self._go(RESUME)
         else:
             self._start(f"step {self.position}", lambda: self.step(examine=examine))
-        return next((f for f in self.report.findings if f not in before), None)
+        return next((f for f in self.findings if f not in before), None)
 
     def run(self, steps: int | None = 100, *, examine: bool = True) -> Report:
         """Runs up to `steps` steps, to a failure, a breakpoint or Ctrl-C.
@@ -222,8 +222,7 @@ class Hunt(engine.Hunt):  # noqa: D101  it has one, made of two
 
     def module_tree(self) -> dict[str, torch.nn.Module]:
         """Every module by its qualified name, parents first."""
-        modules = self._target.modules.values()
-        return {self._target.module_name(module) or "": module for module in modules}
+        return self._target.named
 
     @property
     def plot(self) -> Plots:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,16 +81,26 @@ def test_every_count_agrees_with_numpy(dtype: torch.dtype, values: list[float]) 
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_the_way_of_an_accelerator_gives_the_same_counts(
-    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("way", ["together", "one by one", "as on an accelerator"])
+def test_small_and_large_tensors_and_those_on_an_accelerator_are_counted_alike(
+    dtype: torch.dtype, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tensor = tensor_of([*SPECIAL, *torch.randn(200).tolist()], dtype)
+    tensors = [
+        tensor_of([*SPECIAL, *torch.randn(200).tolist()], dtype),
+        tensor_of([1.0], dtype),
+        tensor_of([math.nan, math.inf], dtype),
+    ]
 
-    def without_looking(keys: torch.Tensor, bins: int) -> torch.Tensor:
+    def without_looking(keys: torch.Tensor, layout: Any) -> torch.Tensor:
+        bins = layout.bins
         return torch.histc(keys.to(torch.float32), bins=bins, min=0, max=bins).long()
 
-    monkeypatch.setattr(binning, "_bin_counts", without_looking)
-    assert said(histogram(tensor)) == by_numpy(tensor)
+    if way != "together":
+        monkeypatch.setattr(binning, "SMALL", 0)
+    if way == "as on an accelerator":
+        monkeypatch.setattr(binning, "_bin_counts", without_looking)
+    found = binning.read([counted for t in tensors if (counted := binning.count(t))])
+    assert [said(each) for each in found] == [by_numpy(tensor) for tensor in tensors]
 
 
 @pytest.mark.parametrize("dtype", REAL, ids=str)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,9 @@ from nanhunt.core.stats import dtype_name, real_values
 from nanhunt.histogram import Bin, Histogram
 
 SAMPLED_BEYOND = 1 << 22  # numbers; of more, evenly spaced ones are sorted into bins
+
+SMALL = 2048  # numbers; tensors of no more are copied, and counted together after the step
+_TOGETHER = 1024  # tensors that are read in one go
 
 # Extra counts after the bins.
 _EXTRAS = ("nan", "posinf", "neginf", "zeros", "subnormal", "low", "high")
@@ -55,17 +59,20 @@ _LAYOUTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Counted:
-    """Counts of one tensor, still on its device.
+    """One tensor's numbers, counted or about to be, still on their device.
 
     Attributes:
-        counts: int64, one per bin and then the extras; extremes are float64 bits.
-        layout: of the numbers that were counted.
+        counts: int64, one per bin and then the extras; extremes are float64 bits. None for a
+            small tensor, which is counted together with others when it is read.
+        values: a copy of a small tensor's numbers, else None.
+        layout: of the numbers.
         dtype: of the tensor.
         numel: how many numbers it has.
-        binned: how many of them were sorted into bins.
+        binned: how many of them are sorted into bins.
     """
 
-    counts: Tensor
+    counts: Tensor | None
+    values: Tensor | None
     layout: _Layout
     dtype: torch.dtype
     numel: int
@@ -92,29 +99,30 @@ def count(tensor: Tensor, sampled_beyond: int = SAMPLED_BEYOND) -> Counted | Non
         values = values.reshape(-1)
         layout = _LAYOUTS[values.dtype]
         numel = values.numel()
-        every = max(1, -(-numel // sampled_beyond))
-        part = values[::every]
-        bits = part.contiguous().view(layout.integer)
-        keys = (bits >> layout.mantissa) & (layout.bins - 1)
-        return Counted(
-            torch.cat([_bin_counts(keys, layout.bins), _extras(values, tensor.dtype)]),
-            layout,
-            tensor.dtype,
-            numel,
-            part.numel(),
+        if numel <= min(SMALL, sampled_beyond):
+            return Counted(None, values.clone(), layout, tensor.dtype, numel, numel)
+        part = values[:: max(1, -(-numel // sampled_beyond))].contiguous()
+        counts = torch.cat(
+            [_bin_counts(_keys(part, layout), layout), _extras(values, tensor.dtype)]
         )
+        return Counted(counts, None, layout, tensor.dtype, numel, part.numel())
 
 
+@torch.no_grad()
 def read(counted: Sequence[Counted]) -> list[Histogram]:
-    """Copies counts to the host, all in one transfer per device, and makes records of them."""
+    """Copies counts to the host and makes records of them.
+
+    One transfer per device and layout of numbers; the step's one synchronisation for them.
+    """
     found: dict[int, Histogram] = {}
-    devices = {each.counts.device for each in counted}
-    for device in devices:
-        numbers = [i for i, each in enumerate(counted) if each.counts.device == device]
-        merged = torch.cat([counted[i].counts for i in numbers]).cpu()
-        sizes = [counted[i].counts.numel() for i in numbers]
-        for i, counts in zip(numbers, merged.split(sizes), strict=True):
-            found[i] = _record(counted[i], counts)
+    with torch._C.DisableTorchFunction(), _disable_current_modes():
+        for small in (True, False):
+            for places in _alike(counted, small):
+                for first in range(0, len(places), _TOGETHER):
+                    part = places[first : first + _TOGETHER]
+                    chosen = [counted[i] for i in part]
+                    rows = _counted_together(chosen) if small else _stacked(chosen)
+                    found.update(zip(part, _records(chosen, rows.cpu()), strict=True))
     return [found[i] for i in range(len(counted))]
 
 
@@ -127,67 +135,114 @@ def histogram(tensor: Tensor, sampled_beyond: int = SAMPLED_BEYOND) -> Histogram
     return read([counted])[0]
 
 
-def _bin_counts(keys: Tensor, bins: int) -> Tensor:
+def _alike(counted: Sequence[Counted], small: bool) -> list[list[int]]:
+    """Places of those that can be read in one go: small or not, of one layout on one device."""
+    groups: dict[Any, list[int]] = {}
+    for place, each in enumerate(counted):
+        held = each.values if small else each.counts
+        if held is not None:
+            groups.setdefault((held.device, each.layout), []).append(place)
+    return list(groups.values())
+
+
+def _keys(values: Tensor, layout: _Layout) -> Tensor:
+    """The number of each value's bin: its sign and exponent."""
+    return (values.view(layout.integer) >> layout.mantissa) & (layout.bins - 1)
+
+
+def _bin_counts(keys: Tensor, layout: _Layout) -> Tensor:
     if keys.device.type == "cpu":
-        return torch.bincount(keys, minlength=bins)
+        return torch.bincount(keys, minlength=layout.bins)
     # `bincount` waits for an accelerator to learn the largest key; a fixed range does not.
+    bins = layout.bins
     return torch.histc(keys.to(torch.float32), bins=bins, min=0, max=bins).to(torch.int64)
 
 
 def _extras(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Exact counts and extremes, in the order of `_EXTRAS`."""
-    home = values.device
-    if not values.numel():
-        nothing = torch.tensor([math.nan, math.nan], dtype=torch.float64, device=home)
-        zeros = torch.zeros(len(_EXTRAS) - 2, dtype=torch.int64, device=home)
-        return torch.cat([zeros, nothing.view(torch.int64)])
+    """Exact counts and extremes of many numbers, in the order of `_EXTRAS`."""
     finite = values
     low, high = torch.aminmax(values)
-    counts = [torch.zeros((), dtype=torch.int64, device=home)] * 3
+    counts = [torch.zeros((), dtype=torch.int64, device=values.device)] * 3
     # On the CPU a look costs nothing; an accelerator would have to be waited for.
-    if home.type != "cpu" or not (math.isfinite(low.item()) and math.isfinite(high.item())):
+    looks_good = values.device.type == "cpu" and math.isfinite(low) and math.isfinite(high)
+    if not looks_good:
         counts = [torch.count_nonzero(test) for test in _bad(values)]
         good = torch.isfinite(values)
         finite = torch.where(good, values, 0)
         low = torch.where(good, values, math.inf).amin()
         high = torch.where(good, values, -math.inf).amax()
     nonzero = torch.count_nonzero(finite)
-    smallest = torch.finfo(_real(dtype)).smallest_normal
-    normal = torch.count_nonzero(finite.abs() >= smallest)
+    normal = torch.count_nonzero(finite.abs() >= _smallest_normal(dtype))
     zeros = values.numel() - nonzero - sum(counts)
     exact = torch.stack([*counts, zeros, nonzero - normal])
-    ends = torch.stack([low.double(), high.double()])
-    return torch.cat([exact, ends.view(torch.int64)])
+    return torch.cat([exact, torch.stack([low.double(), high.double()]).view(torch.int64)])
+
+
+def _stacked(counted: Sequence[Counted]) -> Tensor:
+    return torch.stack([each.counts for each in counted if each.counts is not None])
+
+
+def _counted_together(counted: Sequence[Counted]) -> Tensor:
+    """Counts many small tensors of one layout at once; a row for each, as in `Counted.counts`."""
+    layout, rows = counted[0].layout, len(counted)
+    values = torch.cat([each.values for each in counted if each.values is not None])
+    home = values.device
+    owner = torch.repeat_interleave(
+        torch.arange(rows), torch.tensor([each.numel for each in counted])
+    ).to(home)
+    places = owner * layout.bins + _keys(values, layout)
+    bins = torch.bincount(places, minlength=rows * layout.bins).view(rows, -1)
+    limits = torch.tensor([_smallest_normal(each.dtype) for each in counted], dtype=torch.float64)
+    small = values.abs() < limits.to(home, values.dtype)[owner]
+    zero, good = values == 0, torch.isfinite(values)
+    exact = torch.zeros(len(_EXTRAS) - 2, rows, dtype=torch.int64, device=home)
+    for line, test in zip(exact, (*_bad(values), zero, small & ~zero), strict=True):
+        line.index_add_(0, owner, test.to(torch.int64))
+    ends = torch.tensor([[math.inf], [-math.inf]], dtype=torch.float64, device=home).repeat(1, rows)
+    wide = values.double()
+    ends[0].scatter_reduce_(0, owner, torch.where(good, wide, math.inf), "amin")
+    ends[1].scatter_reduce_(0, owner, torch.where(good, wide, -math.inf), "amax")
+    return torch.cat([bins, exact.T, ends.view(torch.int64).T], dim=1)
 
 
 def _bad(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.isnan(values), values == math.inf, values == -math.inf
 
 
-def _real(dtype: torch.dtype) -> torch.dtype:
-    return dtype.to_real() if dtype.is_complex else dtype
+def _smallest_normal(dtype: torch.dtype) -> float:
+    return torch.finfo(dtype.to_real() if dtype.is_complex else dtype).smallest_normal
 
 
-def _record(counted: Counted, counts: Tensor) -> Histogram:
-    layout = counted.layout
-    nan, posinf, neginf, zeros, subnormal = counts[layout.bins : layout.bins + 5].tolist()
-    low, high = counts[layout.bins + 5 :].view(torch.float64).tolist()
-    signed = counts[: layout.bins].view(2, -1)
+def _records(counted: Sequence[Counted], rows: Tensor) -> list[Histogram]:
+    layout = counted[0].layout
+    signed = rows[:, : layout.bins].view(len(counted), 2, -1)
     # Exponent field 0 holds zeros and subnormals, the last one infinities and NaN.
-    fields = torch.nonzero(signed.sum(0)[1 : layout.field]).flatten() + 1
-    smallest = torch.finfo(_real(counted.dtype)).smallest_normal
-    least = round(math.log2(smallest))  # of float8, which was counted as float32
-    rows = zip(fields.tolist(), signed[1, fields].tolist(), signed[0, fields].tolist(), strict=True)
-    bins = (Bin(field - layout.bias, negative, positive) for field, negative, positive in rows)
+    normal = signed[:, :, 1 : layout.field]
+    where = torch.nonzero(normal)
+    filled: list[dict[int, list[int]]] = [{} for _ in counted]
+    counts = normal[tuple(where.T)].tolist()
+    for (row, sign, field), number in zip(where.tolist(), counts, strict=True):
+        filled[row].setdefault(field + 1 - layout.bias, [0, 0])[sign] = number
+    exact = rows[:, layout.bins : layout.bins + 5].tolist()
+    ends = rows[:, layout.bins + 5 :].contiguous().view(torch.float64).tolist()
+    return [_record(*each) for each in zip(counted, filled, exact, ends, strict=True)]
+
+
+def _record(
+    counted: Counted, bins: dict[int, list[int]], exact: list[int], ends: list[float]
+) -> Histogram:
+    low, high = ends
+    least = round(math.log2(_smallest_normal(counted.dtype)))  # float8 was counted as float32
+    kept = sorted((k, negative, positive) for k, (positive, negative) in bins.items() if k >= least)
     return Histogram(
         dtype=dtype_name(counted.dtype),
         numel=counted.numel,
-        bins=tuple(each for each in bins if each.exponent >= least),
-        nan=nan,
-        posinf=posinf,
-        neginf=neginf,
-        zeros=zeros,
-        subnormal=subnormal,
+        bins=tuple(Bin(*each) for each in kept),
+        nan=exact[0],
+        posinf=exact[1],
+        neginf=exact[2],
+        zeros=exact[3],
+        subnormal=exact[4],
         low=low if math.isfinite(low) else None,
         high=high if math.isfinite(high) else None,
         binned=counted.binned,

@@ -59,6 +59,11 @@ class Ledger:
         """The critical findings so far."""
         return [finding for finding in self._findings if finding.severity == "critical"]
 
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """All findings so far, the most important one first."""
+        return tuple(sorted(self._findings, key=_importance))
+
     def replace(self, finding: Finding, by: Finding) -> None:
         """Puts a fuller finding in the place of one that was added before."""
         self._findings = [by if known is finding else known for known in self._findings]
@@ -78,7 +83,7 @@ class Ledger:
         devices = sorted({str(p.device) for p in self._target.parameters.values()})
         return Report(
             steps_run=self.steps_run,
-            findings=tuple(sorted(self._findings, key=_importance)),
+            findings=self.findings,
             replay=self.replay,
             interrupted=self.interrupted,
             title=self._target.title(),

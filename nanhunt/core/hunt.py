@@ -282,6 +282,11 @@ class Hunt:
         return self._ledger.report()
 
     @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What has been found so far, the most important first."""
+        return self._ledger.findings
+
+    @property
     def position(self) -> int:
         """The step at whose start the training stands, 0-based."""
         return self._position

@@ -19,6 +19,11 @@ class Target:
         model: a module, a dict of modules (names become `key.path`), or a sequence of
             modules (`0.path`).
 
+    Attributes:
+        modules: by every name, those of wrappers of `torch.compile` included.
+        named: by the first name, without such wrappers.
+        parameters: by name.
+
     Raises:
         NotAModuleError: it is none of these, or has no parameters.
         MetaDeviceError: every parameter is on the meta device.
@@ -27,6 +32,7 @@ class Target:
     def __init__(self, model: Any) -> None:
         self.roots = _roots(model)
         self.modules: dict[str, nn.Module] = {}
+        self.named: dict[str, nn.Module] = {}
         self.parameters: dict[str, nn.Parameter] = {}
         self._names: dict[int, str] = {}
         self.refresh()
@@ -57,6 +63,7 @@ class Target:
         self._names = {}
         for name, module in self.modules.items():
             self._names.setdefault(id(module), _without_wrapper(name))
+        self.named = {self._names[id(module)]: module for module in self.modules.values()}
 
     def module_name(self, module: nn.Module) -> str | None:
         """The module's qualified name, or None when it is no part of the model."""

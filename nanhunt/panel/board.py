@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 
-from nanhunt.core.stepping.gauges import ACTIVATION, GRADIENT
+from nanhunt.core.stepping.gauges import ACTIVATION, GRADIENT, StepGauges
 from nanhunt.histogram import Histogram
 from nanhunt.interactive import Hunt
 from nanhunt.render.wording import number
@@ -66,6 +67,7 @@ class Board:
 
     def __init__(self, hunt: Hunt) -> None:
         self._hunt = hunt
+        self._kept: tuple[Any, list[Row]] = (None, [])
 
     def rows(self, search: str = "", suspicious: bool = False, as_tree: bool = False) -> list[Row]:
         """The rows to show.
@@ -76,27 +78,29 @@ class Board:
             as_tree: in the order of the tree instead of execution.
         """
         modules = self._hunt.module_tree()
-        names: Iterable[str] = modules
-        last = self._hunt.gauges.last
-        if last is not None and not as_tree:
-            ran = [path for path in last.order if path in modules]
-            names = [*ran, *(path for path in modules if path not in set(ran))]
         wanted = search.strip().lower()
-        producers = self._producers()
-        found = []
-        for path in names:
-            row = self._row(path, producers)
-            told = f"{path} {type(modules[path]).__name__} {row.state.word}".lower()
-            if wanted in told and (row.state.suspicious or not suspicious):
-                found.append(row)
-        return found
+        return [
+            row
+            for row in self._all_rows(modules, as_tree)
+            if (row.state.suspicious or not suspicious)
+            and wanted in f"{row.path} {type(modules[row.path]).__name__} {row.state.word}".lower()
+        ]
 
-    def _producers(self) -> set[str]:
-        findings = self._hunt.report.findings
-        return {f.module for f in findings if f.severity == "critical" and f.module is not None}
+    def _all_rows(self, modules: Mapping[str, Any], as_tree: bool) -> list[Row]:
+        last, findings = self._hunt.gauges.last, self._hunt.findings
+        known = (id(modules), as_tree, last, findings)
+        if self._kept[0] != known:
+            names: Iterable[str] = modules
+            if last is not None and not as_tree:
+                ran = dict.fromkeys(path for path in last.order if path in modules)
+                names = [*ran, *(path for path in modules if path not in ran)]
+            critical = (f for f in findings if f.severity == "critical")
+            producers = {f.module for f in critical if f.module is not None}
+            self._kept = (known, [self._row(path, last, producers) for path in names])
+        return self._kept[1]
 
-    def _row(self, path: str, producers: set[str]) -> Row:
-        last = self._hunt.gauges.last
+    @staticmethod
+    def _row(path: str, last: StepGauges | None, producers: set[str]) -> Row:
         activation = last.get(ACTIVATION, path) if last else None
         gradient = last.get(GRADIENT, path) if last else None
         state = PRODUCER if path in producers else state_of(activation, gradient)

@@ -71,14 +71,17 @@ class Painter:
             self._dirty.wait()
             if self._ended:
                 return
+            self._wait_while_busy(_SETTLE)
             busy = self._busy()
-            if busy:
-                time.sleep(_SETTLE)
             self._dirty.clear()
             try:
                 self._paint(self)
             except Exception as error:  # noqa: BLE001  a picture must not end the training
                 self.error = error
-            until = time.monotonic() + _BUSY
-            while busy and self._busy() and time.monotonic() < until:
-                time.sleep(_SETTLE / 5)
+            if busy:
+                self._wait_while_busy(_BUSY)
+
+    def _wait_while_busy(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while self._busy() and not self._ended and time.monotonic() < until:
+            time.sleep(0.005)

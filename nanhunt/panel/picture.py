@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nanhunt.core.stepping.events import Here
 from nanhunt.errors import UsageError
@@ -29,10 +29,17 @@ class Picture:
 
     def __init__(self, hunt: Hunt) -> None:
         self._hunt = hunt
+        self._drawn: tuple[Any, str] = (None, "")
         self.path = ""
 
     def html(self, kind: str, here: Here | None) -> str:
         """A drawing, or one sentence."""
+        wanted = (kind, self.path, here, self._hunt.gauges.last, self._hunt.position)
+        if self._drawn[0] != wanted:
+            self._drawn = (wanted, self._draw(kind, here))
+        return self._drawn[1]
+
+    def _draw(self, kind: str, here: Here | None) -> str:
         try:
             figure, label = self._figure(kind, here)
         except UsageError as error:

@@ -48,7 +48,8 @@ def headline(hunt: Hunt, progress: str = "") -> tuple[str, str]:
 
 def current_finding(hunt: Hunt) -> Finding | None:
     """The finding of the step at whose start the training stands."""
-    finding = hunt.report.finding
+    critical = (finding for finding in hunt.findings if finding.severity == "critical")
+    finding = next(critical, None)
     return finding if finding is not None and finding.step == hunt.position else None
 
 

@@ -26,7 +26,7 @@ _MAX_HISTOGRAMS = 20_000  # about 3 kB each
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class StepGauges:
     """What one step was seen to hold.
 
