@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from torch import nn
 
 import nanhunt
 from nanhunt.core.doctor import opening
-from nanhunt.core.doctor.contents import Entry, extent, row_major
+from nanhunt.core.doctor.contents import Entry, Record, Span, extent, row_major
 from nanhunt.core.doctor.rules import RULES
-from nanhunt.core.doctor.scan import PIECE, index_of, scan_all
+from nanhunt.core.doctor.scan import PIECE, checksums_of, index_of, scan_all
 from nanhunt.diagnosis import Problem
 from nanhunt.errors import CheckpointError
 from tests.doctor import files
@@ -64,6 +65,22 @@ def test_places_in_any_memory_layout_are_those_of_the_tensor(seed: int, tmp_path
     assert found.first_bad == (index,)
     (view,) = problems(tmp_path, {"w": weight[..., index[-1] :]})
     assert view.first_bad == ((*index[:-1], 0),)
+
+
+def test_thousands_of_tensors_in_two_files_need_few_open_files(tmp_path: Path) -> None:
+    paths = [tmp_path / "a", tmp_path / "b"]
+    for path in paths:
+        path.write_bytes(bytes(4 * 2000))
+    spans = [Span(paths[n % 2], 4 * (n // 2), 4) for n in range(4000)]
+    entries = [Entry(("w",), torch.float32, (1,), (1,), span) for span in spans]
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, limit[1]))
+    try:
+        scans, _ = scan_all(entries)
+        checksums_of([Record(str(n), span, 0, span) for n, span in enumerate(spans)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert {scan.high for scan in scans} == {0.0}
 
 
 def test_the_extremes_are_those_of_the_finite_elements() -> None:

@@ -107,6 +107,7 @@ def scan_all(entries: list[Entry]) -> tuple[list[Scan], dict[Record, int]]:
             alike[same] = Scan()
             work.append((entry, alike[same]))
         scans.append(alike[same])
+    work.sort(key=lambda item: _place_on_disk(item[0]))
     with contextlib.closing(_Pool()) as pool:
 
         def look(item: tuple[Entry, Scan]) -> None:
@@ -119,6 +120,10 @@ def scan_all(entries: list[Entry]) -> tuple[list[Scan], dict[Record, int]]:
             for _ in threads.map(look, work):
                 pass
     return scans, checksums
+
+
+def _place_on_disk(entry: Entry) -> tuple[str, int]:
+    return (str(entry.span.file), entry.span.start) if entry.span else ("", 0)
 
 
 def checksums_of(records: Iterable[Record]) -> dict[Record, int]:
@@ -134,11 +139,11 @@ def checksums_of(records: Iterable[Record]) -> dict[Record, int]:
 
 
 class _Pool:
-    """Open files and one buffer for each thread."""
+    """One open file and one buffer for each thread."""
 
     def __init__(self) -> None:
         self._own = threading.local()
-        self._open: list[BinaryIO] = []
+        self._open: dict[int, BinaryIO] = {}
 
     def pieces(self, span: Span, size: int) -> Iterable[memoryview]:
         """Reads a range in pieces; each is overwritten by the next one.
@@ -148,9 +153,11 @@ class _Pool:
         """
         own = self._own
         if getattr(own, "file", None) != span.file:
+            if getattr(own, "file", None) is not None:
+                own.stream.close()
             own.stream = open(span.file, "rb", buffering=0)  # noqa: SIM115  see close
             own.file = span.file
-            self._open.append(own.stream)
+            self._open[threading.get_ident()] = own.stream
         if getattr(own, "buffer", None) is None:
             own.buffer = bytearray(PIECE)
         stream, left = own.stream, span.nbytes
@@ -171,7 +178,7 @@ class _Pool:
 
     def close(self) -> None:
         """Closes every file."""
-        for stream in self._open:
+        for stream in self._open.values():
             stream.close()
 
 
