@@ -63,38 +63,52 @@ def _data_start(archive: Span, window: Window, info: zipfile.ZipInfo) -> int:
     return int(info.header_offset + 30 + name + extra)
 
 
-def set_checksum(stream: BinaryIO, record: Record, crc: int) -> list[Span]:
+def checksum_places(archive: Span) -> dict[str, list[int]]:
+    """Where an archive holds the CRC-32 of each member, by the member's name.
+
+    Returns:
+        Positions in the file: in the central directory and in the local header. The data
+        descriptor that may follow the data is left to `set_checksum`.
+    """
+    places: dict[str, list[int]] = {}
+    with Window(archive) as window:
+        directory = _directory(archive, cast(BinaryIO, window))
+        window.seek(directory.start_dir)
+        headers = window.read(archive.nbytes - directory.start_dir) or b""
+    place = 0
+    for info in directory.infolist():
+        header = headers[place : place + 46]
+        if header[:4] != _CENTRAL:
+            break
+        central = archive.start + directory.start_dir + place + 16
+        places[info.filename] = [central, archive.start + info.header_offset + 14]
+        place += 46 + sum(struct.unpack("<HHH", header[28:34]))
+    return places
+
+
+def set_checksum(stream: BinaryIO, record: Record, places: list[int], crc: int) -> list[Span]:
     """Writes a member's new CRC-32 wherever the archive holds the old one.
 
     Args:
         stream: the copy of the archive's file, open for reading and writing.
         record: the member, by its place in the original file.
+        places: where the archive holds its checksum, see `checksum_places`.
         crc: the checksum of its new bytes.
 
     Returns:
-        The ranges of bytes that may have changed.
+        The ranges of bytes that have changed.
     """
     assert record.crc is not None
     old, new = struct.pack("<I", record.crc), struct.pack("<I", crc)
-    base = record.archive.start
-    changed = []
-    with Window(record.archive) as window:
-        directory = _directory(record.archive, cast(BinaryIO, window))
-        place = base + directory.start_dir
-        local = next(i for i in directory.infolist() if i.filename == record.name).header_offset
-        for info in directory.infolist():
-            header = Span(record.span.file, place, 46).read()
-            if header[:4] != _CENTRAL:
-                break
-            if info.filename == record.name:
-                changed.append(Span(record.span.file, place + 16, 4))
-            place += 46 + sum(struct.unpack("<HHH", header[28:34]))
-    changed.append(Span(record.span.file, base + local + 14, 4))
     end = record.span.start + record.span.nbytes
-    if Span(record.span.file, end, 4).read() == _DESCRIPTOR:
-        changed.append(Span(record.span.file, end + 4, 4))
-    changed = [span for span in changed if span.read() == old]
-    for span in changed:
-        stream.seek(span.start)
-        stream.write(new)
+    stream.seek(end)
+    if stream.read(4) == _DESCRIPTOR:
+        places = [*places, end + 4]
+    changed = []
+    for place in places:
+        stream.seek(place)
+        if stream.read(4) == old:
+            stream.seek(place)
+            stream.write(new)
+            changed.append(Span(record.span.file, place, 4))
     return changed

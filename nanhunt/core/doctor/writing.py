@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from nanhunt.core.doctor.archive import set_checksum
+from nanhunt.core.doctor.archive import checksum_places, set_checksum
 from nanhunt.core.doctor.contents import Record, Span
 from nanhunt.core.doctor.examine import Examination, examine
 from nanhunt.core.doctor.patches import AnyPatch
@@ -110,12 +110,16 @@ def _change(stream: BinaryIO, patches: Iterable[AnyPatch]) -> list[Change]:
 def _set_checksums(stream: BinaryIO, patches: list[AnyPatch]) -> list[Span]:
     """Checksums that were right are made right again; one that was wrong stays as evidence."""
     changed = []
+    directories: dict[Span, dict[str, list[int]]] = {}
     for record in dict.fromkeys(patch.record for patch in patches):
         if record is None or record.crc is None or _crc(record) != record.crc:
             continue
         stream.flush()
         copied = Span(Path(stream.name), record.span.start, record.span.nbytes)
-        changed += set_checksum(stream, record, _crc_of(copied))
+        if record.archive not in directories:
+            directories[record.archive] = checksum_places(record.archive)
+        places = directories[record.archive].get(record.name, [])
+        changed += set_checksum(stream, record, places, _crc_of(copied))
     return changed
 
 
