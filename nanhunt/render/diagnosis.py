@@ -9,6 +9,7 @@ from nanhunt.render import wording
 from nanhunt.render.story import Change, Story, Table
 
 _ALIKE_NAMED = 3
+_SENTENCES, _ROWS = 20, 500
 _GLYPHS = {"critical": "✗", "warning": "△", "healthy": "✓"}
 _ROLES = {
     "weight": ("weight", "weights"),
@@ -125,11 +126,13 @@ def _problem_facts(problems: tuple[Problem, ...]) -> list[tuple[str, str]]:
         alike.setdefault((problem.severity, problem.role, problem.text), []).append(problem)
     labels = {"critical": "bad", "warning": "look at", "info": "fact"}
     facts = []
-    for (severity, _, text), group in alike.items():
+    for (severity, _, text), group in list(alike.items())[:_SENTENCES]:
         names = _names(tuple(problem.key or problem.file for problem in group))
         facts.append(
             (labels[severity], wording.visible(text, 300) + (f" ({names})" if names else ""))
         )
+    if len(alike) > _SENTENCES:
+        facts.append(("more", f"{len(alike) - _SENTENCES:,} further remarks, in to_dict()"))
     return facts
 
 
@@ -196,7 +199,9 @@ def _tables(diagnosis: Diagnosis) -> list[Table]:
     ]
     if bad:
         headers = ("tensor", "dtype and shape", "NaN", "+Inf", "-Inf", "first at", "repair")
-        tables.append(Table("What is not finite", headers, tuple(map(_row, bad)), first=True))
+        left_out = f" (the first {_ROWS} of {len(bad):,})" if len(bad) > _ROWS else ""
+        rows = tuple(map(_row, bad[:_ROWS]))
+        tables.append(Table(f"What is not finite{left_out}", headers, rows, first=True))
     if diagnosis.repair is not None and diagnosis.repair.changes:
         tables.append(_changes(diagnosis.repair))
     if diagnosis.timeline is not None:
@@ -207,9 +212,13 @@ def _tables(diagnosis: Diagnosis) -> list[Table]:
 def _changes(repair: Repair) -> Table:
     rows = tuple(
         (wording.visible(c.key, 60), f"{c.entries:,}", wording.visible(c.text, 60))
-        for c in repair.changes
+        for c in repair.changes[:_ROWS]
     )
-    return Table("What the repair changed", ("entry", "elements", "change"), rows, first=True)
+    count = len(repair.changes)
+    left_out = f" (the first {_ROWS} of {count:,})" if count > _ROWS else ""
+    return Table(
+        f"What the repair changed{left_out}", ("entry", "elements", "change"), rows, first=True
+    )
 
 
 def _looks(timeline: Timeline) -> Table:

@@ -61,16 +61,15 @@ def _files(contents: Contents) -> Iterator[Problem]:
 
 
 def _checksums(contents: Contents, checksums: dict[Record, int]) -> Iterator[Problem]:
+    keys = {entry.record: entry.key for entry in reversed(contents.entries)}
     for record, crc in checksums.items():
         if record.crc is not None and record.crc != crc:
-            keys = [e.key for e in contents.entries if e.record == record]
             yield Problem(
                 "checksum",
                 "critical",
                 "file",
-                keys[0] if keys else "",
-                f"the bytes of {record.name} were changed after they were saved: checksum "
-                f"{crc:08x}, and the file says {record.crc:08x}",
+                keys.get(record, record.name),
+                "the bytes were changed after they were saved: the file's own checksum differs",
                 contents.file_of(record.span),
                 advice="copy the file again from where it came, or take an earlier one",
             )
