@@ -18,6 +18,7 @@ from torch import nn
 import nanhunt
 from tests.doctor import files
 from tests.doctor.damaged import HOSTILE, poisoned
+from tests.test_project import NOTEBOOK_PACKAGES, without
 
 ROOT = Path(nanhunt.__file__).resolve().parent.parent
 STORIES = ROOT / "examples" / "stories"
@@ -206,6 +207,13 @@ def test_a_hostile_file_is_refused_in_one_line_and_not_executed(
     for path, line in zip(paths, lines, strict=True):
         assert line.startswith(f"nanhunt: {path}: refused, nothing of it was executed")
     assert not canary.exists()
+
+
+def test_nothing_but_torch_is_needed(tmp_path: Path) -> None:
+    path = files.safetensors_file(tmp_path / "x.safetensors", files.Net().state_dict())
+    program = f"import nanhunt; print(nanhunt.doctor({str(path)!r}).healthy)"
+    others = (*NOTEBOOK_PACKAGES, "safetensors", "transformers")
+    assert without(others, program).strip() == "True"
 
 
 def test_a_model_that_is_not_there_is_told_before_anything_is_read(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import nanhunt
 from nanhunt.core.doctor import opening, scan, writing
@@ -214,6 +216,20 @@ def test_everything_outside_the_changes_is_the_same_byte_for_byte(
     )
     # Two floats; in a zip archive each has two checksums of four bytes.
     assert 0 < different <= (8 + 16 if kind in ("pt", "dcp") else 8)
+
+
+def test_the_reference_implementation_reads_the_repaired_safetensors(tmp_path: Path) -> None:
+    state = poisoned("model", "body.4.running_var", 1, INF)["model"]
+    save_file(state, tmp_path / "x.safetensors", metadata={"format": "pt"})
+    copy, diagnosis = fixed(tmp_path / "x.safetensors")
+    assert diagnosis.mended
+    with safe_open(copy, "pt") as opened:
+        assert opened.metadata() == {"format": "pt"}
+        after = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    state["body.4.running_mean"][1], state["body.4.running_var"][1] = 0.0, 1.0
+    assert {n: files.raw_bytes(v) for n, v in after.items()} == {
+        n: files.raw_bytes(v) for n, v in state.items()
+    }
 
 
 def test_the_archive_passes_the_test_of_any_zip_program(tmp_path: Path) -> None:
