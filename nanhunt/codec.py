@@ -72,6 +72,12 @@ def _decode_value(hint: Any, value: Any, where: str) -> Any:
         return tuple(_decode_value(a, v, f"{where}[{i}]") for i, (a, v) in pairs)
     if origin is tuple and isinstance(value, list):
         return tuple(_decode_value(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if isinstance(hint, type) and issubclass(hint, tuple) and isinstance(value, list):
+        hints = typing.get_type_hints(hint)  # a NamedTuple: a row of numbers without their names
+        if len(value) != len(hints):
+            raise ReportFormatError(f"{where}: expected {len(hints)} entries")
+        named = zip(hints.items(), value, strict=True)
+        return hint(*(_decode_value(h, v, f"{where}.{name}") for (name, h), v in named))
     if origin is dict and isinstance(value, dict):
         return {str(k): _decode_value(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):

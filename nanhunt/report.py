@@ -16,6 +16,7 @@ from typing import Any
 
 from nanhunt.codec import decode, encode
 from nanhunt.errors import ReportFormatError
+from nanhunt.histogram import Histogram
 
 FORMAT = "nanhunt.report"
 VERSION = 1
@@ -44,6 +45,7 @@ class TensorStats:
             dtype; 0 means the next doubling overflows. None when not applicable.
         first_bad: index of the first non-finite element, or None.
         note: why something could not be computed, or an empty string.
+        histogram: its numbers by power of two, for what the culprit read and wrote.
     """
 
     name: str
@@ -61,6 +63,7 @@ class TensorStats:
     headroom: float | None = None
     first_bad: tuple[int, ...] | None = None
     note: str = ""
+    histogram: Histogram | None = None
 
     @property
     def bad(self) -> int:

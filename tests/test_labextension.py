@@ -29,6 +29,7 @@ def samples() -> dict[str, Any]:
         name: {
             "report": report.to_dict(),
             "verdict": tell(report).verdict,
+            "facts": [value for _, value in tell(report).facts] + list(tell(report).notes),
             "values": [
                 wording.bad_counts(stats)
                 for finding in report.findings

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import nanhunt
 from nanhunt.errors import ReportFormatError
+from nanhunt.histogram import Bin, Histogram
 from nanhunt.report import Finding, Frame, Report, Source, TensorStats, Trial
 from tests.render.reports import REPORTS
 
@@ -26,6 +27,14 @@ STATS = st.builds(
     numel=st.integers(0, 99),
     absmax=NUMBERS,
     first_bad=st.none() | st.tuples(st.integers(0, 9)),
+    histogram=st.none()
+    | st.builds(
+        Histogram,
+        dtype=st.just("float16"),
+        numel=st.integers(0, 99),
+        bins=st.lists(st.builds(Bin, *3 * [st.integers(-30, 99)]), max_size=2).map(tuple),
+        low=NUMBERS,
+    ),
 )
 SOURCES = st.builds(
     Source,

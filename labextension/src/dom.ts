@@ -18,6 +18,20 @@ export function h<K extends keyof HTMLElementTagNameMap>(
   return made;
 }
 
+/** Makes an element of a picture. */
+export function svg(
+  tag: keyof SVGElementTagNameMap,
+  attributes: { readonly [name: string]: string | number },
+  ...children: readonly Child[]
+): SVGElement {
+  const made = document.createElementNS('http://www.w3.org/2000/svg', tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    made.setAttribute(name, String(value));
+  }
+  made.append(...children.filter(child => child !== null));
+  return made;
+}
+
 /** A button that does something when it is pressed. */
 export function button(
   label: string,

@@ -6,10 +6,15 @@
  */
 import { nullTranslator } from '@jupyterlab/translation';
 import type { ITranslator, TranslationBundle } from '@jupyterlab/translation';
-import type { ISource } from './report/format';
+import type { IFinding, ISource } from './report/format';
 
-/** Goes to a line of the user's program; `origin` is where it was asked for. */
-export type Reveal = (source: ISource, origin: Element) => void;
+/**
+ * Goes to a line of the user's program.
+ *
+ * @param origin Where it was asked for.
+ * @param finding Whose culprit the line is, if it is one.
+ */
+export type Reveal = (source: ISource, origin: Element, finding: IFinding | null) => void;
 
 export interface IHost {
   translator: ITranslator;

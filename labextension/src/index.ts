@@ -1,5 +1,4 @@
 /** What the extension adds to JupyterLab and Notebook beside the report renderer in `mime.ts`. */
-import { ILabShell } from '@jupyterlab/application';
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { ICommandPalette } from '@jupyterlab/apputils';
 import { IEditorExtensionRegistry } from '@jupyterlab/codemirror';
@@ -23,7 +22,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
   description: 'Findings of nanhunt: culprit lines, a sidebar, links into cells and files.',
   autoStart: true,
   requires: [INotebookTracker, IDocumentManager, IEditorExtensionRegistry, ITranslator],
-  optional: [ICommandPalette, IStatusBar, ILabShell],
+  optional: [ICommandPalette, IStatusBar],
   activate
 };
 
@@ -34,8 +33,7 @@ function activate(
   editors: IEditorExtensionRegistry,
   translator: ITranslator,
   palette: ICommandPalette | null,
-  statusBar: IStatusBar | null,
-  labShell: ILabShell | null
+  statusBar: IStatusBar | null
 ): void {
   const words = new Wording(strings(translator));
   const marks = new Marks();
@@ -46,12 +44,12 @@ function activate(
     }
   });
   const current = new Current(tracker, marks, words);
-  const revealer = new Revealer(app, documents, words, () => current.all);
+  const revealer = new Revealer(app, documents, words, marks, () => current.all);
   host.translator = translator;
-  host.reveal = (source, origin) => void revealer.reveal(source, origin);
+  host.reveal = (source, origin, finding) => void revealer.reveal(source, origin, finding);
 
   const sidebar = new Sidebar(current, words, {
-    reveal: source => void revealer.reveal(source, null),
+    reveal: (source, finding) => void revealer.reveal(source, null, finding),
     revealReport: (watch, entry) =>
       void revealCell(app.shell, watch.panel, watch.indexOf(entry.cell), null)
   });
@@ -59,7 +57,7 @@ function activate(
   sidebar.title.caption = words.trans.__('nanhunt findings');
   app.shell.add(sidebar, 'right', { rank: 900, type: 'nanhunt' });
 
-  const toggle = addCommands(app, current, revealer, sidebar, words.trans, palette, labShell);
+  const toggle = addCommands(app, current, revealer, sidebar, words.trans, palette);
   if (statusBar) {
     const item = new StatusItem(current, words, toggle);
     statusBar.registerStatusItem('nanhunt:status', {

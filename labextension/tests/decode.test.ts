@@ -48,6 +48,15 @@ describe('the decoder', () => {
     expect(read(changed(path, '-inf')).findings[0]!.inputs[0]!.absmax).toBe(-Infinity);
   });
 
+  it('reads a histogram', () => {
+    const { histogram } = read(FORWARD).findings[0]!.outputs[0]!;
+    expect(histogram!.bins).toEqual([
+      { exponent: -4, negative: 0, positive: 20 },
+      { exponent: 3, negative: 9, positive: 31 }
+    ]);
+    expect(histogram!.binned).toBe(64);
+  });
+
   it('gives absent fields their defaults and ignores unknown ones', () => {
     const report = read({ format: 'nanhunt.report', version: 1, steps_run: 3, later: [1] });
     expect(report.findings).toEqual([]);
@@ -66,6 +75,12 @@ describe('the decoder', () => {
       'findings.0.frames.2.output.shape.1'
     ],
     [['findings', 0, 'inputs', 0, 'absmax'], 'Infinity', 'findings.0.inputs.0.absmax'],
+    [['findings', 0, 'inputs', 0, 'histogram'], {}, 'findings.0.inputs.0.histogram.numel'],
+    [
+      ['findings', 0, 'outputs', 0, 'histogram', 'bins'],
+      [[1, 2]],
+      'findings.0.outputs.0.histogram.bins.0'
+    ],
     [['findings', 0, 'trials'], {}, 'findings.0.trials'],
     [['findings'], 'none', 'findings'],
     [['environment'], [], 'environment'],

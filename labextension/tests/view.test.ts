@@ -47,7 +47,7 @@ function filled(value: unknown, text: string): unknown {
 }
 
 const ALLOWED = new Set(
-  'SECTION P SPAN STRONG DIV PRE CODE DL DT DD DETAILS SUMMARY TABLE THEAD TBODY TR TH TD UL LI FIGURE FIGCAPTION BUTTON INPUT SELECT OPTION LABEL'.split(
+  'SECTION P SPAN STRONG DIV PRE CODE DL DT DD DETAILS SUMMARY TABLE THEAD TBODY TR TH TD UL LI FIGURE FIGCAPTION BUTTON INPUT SELECT OPTION LABEL SVG TITLE PATH'.split(
     ' '
   )
 );
@@ -66,6 +66,15 @@ describe('the view of a report', () => {
     view.dispose();
   });
 
+  it.each(Object.keys(samples.reports))('tells every fact of "%s" that Python tells', name => {
+    const view = new ReportView(report(samples.reports[name]!.report), words, null);
+    unfold(view.node);
+    for (const fact of samples.reports[name]!.facts) {
+      expect(view.node.textContent).toContain(fact);
+    }
+    view.dispose();
+  });
+
   it('asks for the line that its link names', () => {
     const open = vi.fn();
     const view = new ReportView(report(samples.reports['cell']!.report), words, open);
@@ -74,6 +83,7 @@ describe('the view of a report', () => {
     link.click();
     expect(open.mock.calls[0]![0]).toMatchObject({ cell: 3, line: 7 });
     expect(open.mock.calls[0]![1]).toBe(link);
+    expect(open.mock.calls[0]![2]).toMatchObject({ kind: 'nan' });
   });
 
   it('names the line as text where nothing can be opened', () => {
@@ -101,7 +111,7 @@ describe('the view of a report', () => {
     const elements = [...view.node.querySelectorAll('*')];
     expect(elements.length).toBeGreaterThan(40);
     for (const element of elements) {
-      expect(ALLOWED).toContain(element.tagName);
+      expect(ALLOWED).toContain(element.tagName.toUpperCase());
       expect(element.getAttributeNames().filter(name => name.startsWith('on'))).toEqual([]);
     }
     expect(view.node.textContent).not.toMatch(/[\p{Cc}\p{Cf}]/u);

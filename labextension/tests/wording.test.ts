@@ -33,6 +33,7 @@ describe('words', () => {
     expect(visible('x'.repeat(300), 10)).toBe('xxxxxxxxx…');
     expect(visible('😀'.repeat(20), 5)).toBe('😀😀😀😀…');
     expect(visible('x'.repeat(10), 10)).toBe('x'.repeat(10));
+    expect(visibleLines('    if x:\n\n        y\n')).toBe('if x:\n\n    y\n');
     expect(visibleLines('a\n'.repeat(500), 3)).toBe('a\na\na\n…');
   });
 

@@ -4,8 +4,16 @@ import written from './samples/reports.json';
 
 export const words = new Wording(nullTranslator.load('nanhunt'));
 
+interface ISample {
+  readonly report: unknown;
+  readonly verdict: string;
+  /** What the story of the report says, without its labels. */
+  readonly facts: readonly string[];
+  readonly values: readonly string[];
+}
+
 export interface ISamples {
-  readonly reports: Record<string, { report: unknown; verdict: string; values: string[] }>;
+  readonly reports: Record<string, ISample>;
   readonly preflight: unknown;
   readonly numbers: readonly (readonly [number, string])[];
 }

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from nanhunt.core.stats import dtype_name, real_values
+from nanhunt.core.stats import dtype_name, real_values, tensor_stats
 from nanhunt.histogram import Bin, Histogram
+from nanhunt.report import TensorStats
 
 SAMPLED_BEYOND = 1 << 22  # numbers; of more, evenly spaced ones are sorted into bins
 
@@ -133,6 +134,16 @@ def histogram(tensor: Tensor, sampled_beyond: int = SAMPLED_BEYOND) -> Histogram
         kind = dtype_name(tensor.dtype)
         return Histogram(kind, 0, note=f"no floating-point values can be read ({kind})")
     return read([counted])[0]
+
+
+def pictured(tensor: Tensor, name: str) -> TensorStats:
+    """Statistics of a tensor with its histogram, where it has one."""
+    stats = tensor_stats(tensor, name)
+    try:
+        found = histogram(tensor)
+    except RuntimeError:  # no room left, or no such operation here: the numbers stay without it
+        return stats
+    return stats if found.note else dataclasses.replace(stats, histogram=found)
 
 
 def _alike(counted: Sequence[Counted], small: bool) -> list[list[int]]:

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from nanhunt.core import optable
+from nanhunt.core.binning import pictured
 from nanhunt.core.calls import Call
 from nanhunt.core.opargs import Argument, flat, named_tensors, scalars, written_positions
 from nanhunt.core.oprecords import Value
 from nanhunt.core.peculiar import AFTER, BEFORE, Table
-from nanhunt.core.stats import plain_tensors, real_values, tensor_stats
+from nanhunt.core.stats import plain_tensors, real_values
 from nanhunt.report import TensorStats
 
 
@@ -117,7 +118,7 @@ class Look:
         self._evidence = OpEvidence(
             index=index,
             op=str(func),
-            inputs=tuple(tensor_stats(a.tensor, _label(a)) for a in named),
+            inputs=tuple(pictured(a.tensor, _label(a)) for a in named),
             scalars=scalars(func, args, kwargs),
             extras=_peculiar(BEFORE, func, args, kwargs),
             call=call,
@@ -131,7 +132,7 @@ class Look:
         worst = next((i for i, tensor in enumerate(outputs) if _any_bad(tensor)), None)
         evidence = dataclasses.replace(
             self._evidence,
-            outputs=tuple(tensor_stats(tensor, value.name) for tensor, value in results),
+            outputs=tuple(pictured(tensor, value.name) for tensor, value in results),
             dtype=outputs[0].dtype if outputs else None,
             extras={**self._evidence.extras, **_peculiar(AFTER, self._func, (out,), {})},
         )

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import find_chromium
 import pytest
+from jupyterlab.commands import get_app_dir
 from playwright.sync_api import Page, sync_playwright
+
+from tests.notebook.servers import Server, serve
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -57,3 +60,20 @@ def installed(built_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     # Only now, or pip would find nanhunt there.
     (Path(site) / "needed.pth").write_text(f"{paths['purelib']}\n{paths['platlib']}\n")
     return python
+
+
+@pytest.fixture(scope="module")
+def lab(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """JupyterLab from the built wheel, over an empty folder."""
+    home = tmp_path_factory.mktemp("reports")
+    with serve(home, python=installed, JUPYTERLAB_DIR=get_app_dir()) as server:
+        yield server
+
+
+@pytest.fixture
+def errors(page: Page) -> Iterator[None]:
+    """Fails a test in whose page a script failed."""
+    seen: list[str] = []
+    page.on("pageerror", lambda error: seen.append(str(error)))
+    yield
+    assert seen == []

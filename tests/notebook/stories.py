@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
+from nanhunt.histogram import Bin, Histogram
 from nanhunt.render import mime_bundle
 from nanhunt.report import MIME_TYPE, Finding, Frame, Report, Source, TensorStats, Trial
 
@@ -18,6 +21,13 @@ STEP = """def step_fn():
 LINE = Source("/tmp/ipykernel_7/1.py", 3, STEP.splitlines()[2].strip(), "step_fn", cell=2)
 
 
+def bell(middle: int, numel: int = 2048) -> Histogram:
+    """A histogram around a power of two, somewhat lopsided."""
+    heights = {k: int(numel / 4 * math.exp(-(k * k) / 8)) for k in range(-7, 8)}
+    bins = tuple(Bin(middle + k, height // 2, height) for k, height in heights.items() if height)
+    return Histogram("float16", numel, bins, zeros=3, binned=numel)
+
+
 def stats(name: str, **more: Any) -> TensorStats:
     """Statistics of a half-precision tensor."""
     return TensorStats(name, (8, 4, 64), "float16", "cpu", 2048, **more)
@@ -26,6 +36,11 @@ def stats(name: str, **more: Any) -> TensorStats:
 CLEAN = stats("self", absmin=6.1e-5, absmax=311.0, mean=0.4, headroom=7.7)
 NEAR = stats("other", absmin=0.02, absmax=41000.0, mean=12.0, headroom=0.7)
 BAD = stats("output", nan=12, neginf=3, absmin=0.1, absmax=11.0, mean=2.0, headroom=12.5)
+
+
+def binned(entry: TensorStats, middle: int) -> TensorStats:
+    """The statistics with a histogram, as what the culprit saw has one."""
+    return dataclasses.replace(entry, histogram=bell(middle))
 
 
 def frames(count: int = 6) -> tuple[Frame, ...]:
@@ -52,8 +67,8 @@ def culprit(**changes: Any) -> Finding:
         "op": "aten.log.default",
         "source": LINE,
         "stack": (Source("/tmp/ipykernel_7/2.py", 1, "step_fn()", "<module>", 3), LINE),
-        "inputs": (CLEAN, NEAR),
-        "outputs": (BAD,),
+        "inputs": (binned(CLEAN, 2), binned(NEAR, 8)),
+        "outputs": (binned(BAD, 0),),
         "cause": "log_of_zero",
         "explanation": "The logarithm of 0 is -Inf: 3 of 2,048 elements of its input were 0.",
         "evidence": ("ruled out: not an overflow: the inputs are finite", "float64 gives the same"),
@@ -102,4 +117,15 @@ def write(path: Path, data: Any, *cells: str) -> None:
         nbformat.v4.new_output("execute_result", bundle, execution_count=len(sources))
     ]
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, path)
+
+
+def append(path: Path, source: str, shown: Any) -> None:
+    """Adds a cell that has put out something that Jupyter can show."""
+    notebook = nbformat.read(path, as_version=4)
+    count = len(notebook.cells) + 1
+    cell = nbformat.v4.new_code_cell(source, execution_count=count)
+    bundle = shown._repr_mimebundle_()
+    cell.outputs = [nbformat.v4.new_output("execute_result", bundle, execution_count=count)]
+    notebook.cells.append(cell)
     nbformat.write(notebook, path)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Locator, Page
-from playwright.sync_api import TimeoutError as NotThereError
+from playwright.sync_api import Page
 
+from tests.notebook.browsing import run_all_cells
 from tests.notebook.servers import ROOT, SHOTS, Server, serve, write_notebook
 
 CELLS = [
@@ -52,7 +52,7 @@ def test_both_magics_show_their_report_under_the_cell(lab: Server, page: Page, t
     body = f'body[data-jp-theme-light="{str(theme == "light").lower()}"]'
     page.wait_for_selector(body, state="attached")
     reports = page.locator(".jp-OutputArea-output section.nanhunt")
-    _run_all_cells(page, reports)
+    run_all_cells(page, reports.nth(1))
     first, second = reports.nth(0), reports.nth(1)
     assert "Inf is born in step 0: aten.log.default" in first.inner_text()
     assert "line 3" in first.locator("pre").first.inner_text()
@@ -64,28 +64,6 @@ def test_both_magics_show_their_report_under_the_cell(lab: Server, page: Page, t
     SHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SHOTS / f"magics-{theme}.png")
     assert errors == []
-
-
-def _run_all_cells(page: Page, reports: Locator) -> None:
-    """Runs the notebook by the menu; JupyterLab loses the click while its kernel starts.
-
-    On a busy machine it may also ask first which kernel is meant: then the default is taken.
-    """
-    page.wait_for_selector('[data-status="idle"]', timeout=90_000)
-    asked: list[str] = []
-    for _ in range(6):
-        dialog = page.locator("dialog.jp-Dialog")
-        if dialog.count():
-            asked.append(dialog.first.inner_text())
-            dialog.first.locator("button.jp-mod-accept").click()
-        try:
-            page.get_by_role("menuitem", name="Run", exact=True).click(timeout=5_000)
-            page.get_by_text("Run All Cells", exact=True).click(timeout=5_000)
-            reports.nth(1).wait_for(timeout=30_000)
-        except NotThereError:
-            continue
-        return
-    raise AssertionError(f"the reports did not appear; JupyterLab asked {asked}")
 
 
 def _rgb(colour: str) -> list[float]:

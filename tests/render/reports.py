@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nanhunt.histogram import Bin, Histogram
 from nanhunt.report import Finding, Frame, Report, Source, TensorStats, Trial
 
 LINE = Source("/home/me/train.py", 41, "return x.log() / self.scale", "forward")
@@ -14,7 +15,10 @@ def stats(name: str, **more: object) -> TensorStats:
 
 
 GOOD = stats("self", zeros=3, absmin=6e-8, absmax=41000.0, mean=0.5, headroom=0.67)
-BAD = stats("output", nan=3, neginf=1, absmin=0.1, absmax=11.0, mean=2.0, headroom=12.5)
+BINS = Histogram("float16", 64, (Bin(-4, 0, 20), Bin(3, 9, 31)), nan=3, neginf=1, binned=64)
+BAD = stats(
+    "output", nan=3, neginf=1, absmin=0.1, absmax=11.0, mean=2.0, headroom=12.5, histogram=BINS
+)
 
 
 def finding(**changes: object) -> Finding:

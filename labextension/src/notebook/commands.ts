@@ -1,5 +1,5 @@
 /** Commands of the extension; their keys and menu entries stand in `schema/plugin.json`. */
-import type { ILabShell, JupyterFrontEnd } from '@jupyterlab/application';
+import type { JupyterFrontEnd } from '@jupyterlab/application';
 import type { ICommandPalette } from '@jupyterlab/apputils';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import type { Widget } from '@lumino/widgets';
@@ -12,6 +12,11 @@ export const COMMANDS = {
   sidebar: 'nanhunt:toggle-sidebar'
 } as const;
 
+/** What the shells of both JupyterLab and Notebook can do beyond the interface they share. */
+interface ISideAreas extends JupyterFrontEnd.IShell {
+  collapseRight?(): void;
+}
+
 /** Adds the commands; returns what shows or hides the sidebar. */
 export function addCommands(
   app: JupyterFrontEnd,
@@ -19,24 +24,19 @@ export function addCommands(
   revealer: Revealer,
   sidebar: Widget,
   trans: TranslationBundle,
-  palette: ICommandPalette | null,
-  labShell: ILabShell | null
+  palette: ICommandPalette | null
 ): () => void {
   const go = async (step: 1 | -1) => {
     const finding = current.neighbour(step);
     if (finding) {
-      await revealer.reveal(finding.source, null);
+      await revealer.reveal(finding.source, null, finding);
     }
   };
   const toggle = () => {
-    if (sidebar.isVisible && labShell) {
-      labShell.collapseRight();
-    } else if (labShell) {
-      labShell.activateById(sidebar.id);
+    if (sidebar.isVisible) {
+      (app.shell as ISideAreas).collapseRight?.();
     } else {
-      // Notebook has its own way to show what stands at its sides.
-      const where = { side: 'right', title: sidebar.title.caption, id: sidebar.id };
-      void app.commands.execute('application:toggle-panel', where);
+      app.shell.activateById(sidebar.id);
     }
   };
   const isEnabled = () => current.findings.length > 0;

@@ -5,9 +5,11 @@ import type { CodeEditor } from '@jupyterlab/codeeditor';
 import { PageConfig, PathExt } from '@jupyterlab/coreutils';
 import type { IDocumentManager } from '@jupyterlab/docmanager';
 import type { NotebookPanel } from '@jupyterlab/notebook';
-import type { ISource } from '../report/format';
+import type { Widget } from '@lumino/widgets';
+import type { IFinding, ISource } from '../report/format';
 import type { Wording } from '../report/wording';
 import { reads, servedPaths } from './locate';
+import type { Marks } from './marks';
 import type { NotebookWatch } from './watch';
 
 /** Puts the cursor on a line of a notebook's cell, counted from 1. */
@@ -40,16 +42,21 @@ export class Revealer {
     private readonly _app: JupyterFrontEnd,
     private readonly _documents: IDocumentManager,
     private readonly _words: Wording,
+    private readonly _marks: Marks,
     /** The notebooks that are open, the current one first. */
     private readonly _watches: () => readonly NotebookWatch[]
   ) {}
 
-  /** @param origin What was pressed; its own notebook is looked through first. */
-  async reveal(source: ISource, origin: Element | null): Promise<void> {
+  /**
+   * @param origin What was pressed; only its own notebook is looked through, if it is in one.
+   * @param finding Whose culprit the line is: in a file it is marked.
+   */
+  async reveal(source: ISource, origin: Element | null, finding: IFinding | null): Promise<void> {
     const all = this._watches();
     const own = all.filter(watch => origin !== null && watch.panel.node.contains(origin));
     const watches = own.length ? own : all;
-    const found = source.cell === null ? this._file(source, watches) : this._cell(source, watches);
+    const found =
+      source.cell === null ? this._file(source, watches, finding) : this._cell(source, watches);
     if (!(await found)) {
       const trans = this._words.trans;
       const place = this._words.place(source);
@@ -72,7 +79,11 @@ export class Revealer {
     return true;
   }
 
-  private async _file(source: ISource, watches: readonly NotebookWatch[]): Promise<boolean> {
+  private async _file(
+    source: ISource,
+    watches: readonly NotebookWatch[],
+    finding: IFinding | null
+  ): Promise<boolean> {
     const root = PageConfig.getOption('serverRoot');
     const folder = watches[0] ? PathExt.dirname(watches[0].panel.context.path) : '';
     for (const path of servedPaths(source.file, root, folder)) {
@@ -80,8 +91,9 @@ export class Revealer {
         const widget = this._documents.openOrReveal(path, 'Editor');
         await widget?.context.ready;
         const editor = (widget?.content as { editor?: CodeEditor.IEditor } | undefined)?.editor;
-        if (editor) {
+        if (widget && editor) {
           putCursor(editor, source.line);
+          this._mark(editor.model, source, finding, widget);
         }
         return true;
       }
@@ -89,12 +101,26 @@ export class Revealer {
     return false;
   }
 
+  private _mark(
+    model: CodeEditor.IModel,
+    { line }: ISource,
+    finding: IFinding | null,
+    widget: Widget
+  ): void {
+    if (finding) {
+      const [short, verdict] = [this._words.short(finding), this._words.verdict(finding)];
+      this._marks.set(model, [{ finding, line, short, verdict }]);
+      widget.disposed.connect(() => this._marks.set(model, []));
+    }
+  }
+
   /** Whether a file is served there whose line reads as in the report. */
   private async _holds(path: string, source: ISource): Promise<boolean> {
     try {
       const file = await this._app.serviceManager.contents.get(path, {
         type: 'file',
-        format: 'text'
+        format: 'text',
+        content: true
       });
       return typeof file.content === 'string' && reads(file.content.split('\n'), source);
     } catch {

@@ -3,7 +3,7 @@ import type { Message } from '@lumino/messaging';
 import { Widget } from '@lumino/widgets';
 import { button, h } from '../dom';
 import type { Child } from '../dom';
-import type { ISource } from '../report/format';
+import type { IFinding, ISource } from '../report/format';
 import { visible } from '../report/text';
 import type { Wording } from '../report/wording';
 import type { Current } from './current';
@@ -14,7 +14,7 @@ const MOST_ITEMS = 50;
 
 export interface ISidebarActions {
   /** Goes to a line of the program. */
-  reveal(source: ISource, origin: Element): void;
+  reveal(source: ISource, finding: IFinding | null): void;
   /** Goes to the cell that put a report out. */
   revealReport(watch: NotebookWatch, entry: IEntry): void;
 }
@@ -106,7 +106,7 @@ export class Sidebar extends Widget {
       const critical = finding.severity === 'critical';
       const glyph = critical ? '✗' : '△';
       const kind = critical ? 'critical' : 'warning';
-      return this._item(kind, glyph, this._words.verdict(finding), finding.source);
+      return this._item(kind, glyph, this._words.verdict(finding), finding.source, finding);
     });
   }
 
@@ -122,7 +122,13 @@ export class Sidebar extends Widget {
   }
 
   /** A line that leads to its source, where it has one. */
-  private _item(kind: string, glyph: string, text: string, source: ISource | null): HTMLElement {
+  private _item(
+    kind: string,
+    glyph: string,
+    text: string,
+    source: ISource | null,
+    finding: IFinding | null = null
+  ): HTMLElement {
     const sign = h('span', { 'aria-hidden': 'true', class: 'nanhunt-Sidebar-glyph' }, glyph);
     const words = h('span', {}, text);
     const place = source && h('span', { class: 'nanhunt-place' }, this._words.place(source));
@@ -130,7 +136,7 @@ export class Sidebar extends Widget {
     if (!source) {
       return h('li', { class: `nanhunt-Sidebar-item nanhunt-mod-${kind}` }, ...inside);
     }
-    const pressed: HTMLElement = button('', () => this._actions.reveal(source, pressed), {
+    const pressed = button('', () => this._actions.reveal(source, finding), {
       class: 'nanhunt-Sidebar-button'
     });
     pressed.append(...inside.filter(child => child !== null));

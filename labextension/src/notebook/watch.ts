@@ -1,6 +1,8 @@
 /** The reports in a notebook's outputs, with or without a kernel. */
 import type { ICellModel, ICodeCellModel } from '@jupyterlab/cells';
 import type { INotebookModel, NotebookPanel } from '@jupyterlab/notebook';
+import type { IOutputModel } from '@jupyterlab/rendermime';
+import type { ReadonlyPartialJSONObject } from '@lumino/coreutils';
 import type { IDisposable } from '@lumino/disposable';
 import { Signal } from '@lumino/signaling';
 import type { ISignal } from '@lumino/signaling';
@@ -156,43 +158,42 @@ export class NotebookWatch implements IDisposable {
 /** Findings of one report that are marked; a report of this program has fewer. */
 const MOST_MARKS = 50;
 
-/** What was decoded before, by the JSON that an output still holds. */
-const decoded = new WeakMap<object, Shown | null>();
-
 function entriesOf(cell: ICodeCellModel): IEntry[] {
   const found: IEntry[] = [];
   for (let n = 0; n < cell.outputs.length; n++) {
-    const output = cell.outputs.get(n);
-    if (output.type === 'execute_result' || output.type === 'display_data') {
-      const data = output.data;
-      const shown = show(data[MIME_TYPE], readReport) ?? show(data[PREFLIGHT_MIME_TYPE], readFacts);
-      if (shown) {
-        found.push({ cell, shown });
-      }
+    const shown = shownBy(cell.outputs.get(n));
+    if (shown) {
+      found.push({ cell, shown });
     }
   }
   return found;
 }
 
-function show(json: unknown, read: (json: object) => Shown | null): Shown | null {
-  if (typeof json !== 'object' || json === null) {
-    return null;
-  }
-  let shown = decoded.get(json);
+/** What outputs hold; to ask one for its data copies all of it, so it is asked once. */
+const known = new WeakMap<IOutputModel, Shown | null>();
+
+function shownBy(output: IOutputModel): Shown | null {
+  let shown = known.get(output);
   if (shown === undefined) {
-    shown = read(json);
-    decoded.set(json, shown);
+    const rich = output.type === 'execute_result' || output.type === 'display_data';
+    shown = rich ? decode(output.data) : null;
+    known.set(output, shown);
+    output.changed.connect(forget);
   }
   return shown;
 }
 
-function readReport(json: object): Shown | null {
-  const result = decodeReport(json);
-  return result.ok ? { kind: 'report', report: result.report } : null;
+function forget(output: IOutputModel): void {
+  known.delete(output);
+  output.changed.disconnect(forget);
 }
 
-function readFacts(json: object): Shown | null {
-  const preflight = decodePreflight(json);
+function decode(data: ReadonlyPartialJSONObject): Shown | null {
+  if (data[MIME_TYPE] !== undefined) {
+    const result = decodeReport(data[MIME_TYPE]);
+    return result.ok ? { kind: 'report', report: result.report } : null;
+  }
+  const preflight = decodePreflight(data[PREFLIGHT_MIME_TYPE]);
   return preflight && { kind: 'preflight', preflight };
 }
 

@@ -12,9 +12,11 @@ import {
   text,
   whole
 } from './fields';
-import type { Reader } from './fields';
+import type { Expected, Reader } from './fields';
 import { FORMAT, PREFLIGHT_FORMAT, PREFLIGHT_VERSION, VERSION } from './format';
 import type {
+  IBin,
+  IHistogram,
   IFact,
   IFinding,
   IFrame,
@@ -34,7 +36,7 @@ export type Refusal =
   | { readonly kind: 'too-long'; readonly characters: number }
   | { readonly kind: 'no-report' }
   | { readonly kind: 'version'; readonly found: string }
-  | { readonly kind: 'damaged'; readonly where: string; readonly expected: string };
+  | { readonly kind: 'damaged'; readonly where: string; readonly expected: Expected };
 
 export type Decoded =
   { readonly ok: true; readonly report: IReport } | { readonly ok: false; readonly why: Refusal };
@@ -89,6 +91,25 @@ function refuse(why: Refusal): Decoded {
   return { ok: false, why };
 }
 
+const bin: Reader<IBin> = value => {
+  const [exponent, negative, positive] = list(whole)(value);
+  if (exponent === undefined || negative === undefined || positive === undefined) {
+    throw new Misfit('value');
+  }
+  return { exponent, negative, positive };
+};
+
+const histogram: Reader<IHistogram> = value => {
+  const fields = new Fields(value);
+  return {
+    bins: fields.optional('bins', list(bin), []),
+    numel: fields.needed('numel', whole),
+    zeros: fields.optional('zeros', whole, 0),
+    subnormal: fields.optional('subnormal', whole, 0),
+    binned: fields.optional('binned', whole, 0)
+  };
+};
+
 const stats: Reader<ITensorStats> = value => {
   const fields = new Fields(value);
   return {
@@ -106,7 +127,8 @@ const stats: Reader<ITensorStats> = value => {
     mean: fields.optional('mean', orNull(real), null),
     headroom: fields.optional('headroom', orNull(real), null),
     firstBad: fields.optional('first_bad', orNull(list(whole)), null),
-    note: fields.optional('note', text, '')
+    note: fields.optional('note', text, ''),
+    histogram: fields.optional('histogram', orNull(histogram), null)
   };
 };
 

@@ -1,8 +1,11 @@
 /** Readers of JSON values: each takes what it is given or says what was expected there. */
 
+/** What was expected; `wording.ts` says it in the user's language. */
+export type Expected = 'text' | 'whole' | 'number' | 'flag' | 'list' | 'object' | 'value';
+
 /** Something that does not belong where it stands; `path` grows on the way out. */
 export class Misfit extends Error {
-  constructor(readonly expected: string) {
+  constructor(readonly expected: Expected) {
     super(expected);
   }
   readonly path: string[] = [];
@@ -35,7 +38,7 @@ export const text: Reader<string> = value => {
 
 export const whole: Reader<number> = value => {
   if (!Number.isInteger(value)) {
-    throw new Misfit('a whole number');
+    throw new Misfit('whole');
   }
   return value as number;
 };
@@ -50,14 +53,14 @@ const NON_FINITE = new Map([
 export const real: Reader<number> = value => {
   const number = typeof value === 'string' ? NON_FINITE.get(value) : value;
   if (typeof number !== 'number') {
-    throw new Misfit('a number');
+    throw new Misfit('number');
   }
   return number;
 };
 
 export const flag: Reader<boolean> = value => {
   if (typeof value !== 'boolean') {
-    throw new Misfit('true or false');
+    throw new Misfit('flag');
   }
   return value;
 };
@@ -72,7 +75,7 @@ export function orNull<T>(read: Reader<T>): Reader<T | null> {
 export function list<T>(read: Reader<T>): Reader<readonly T[]> {
   return value => {
     if (!Array.isArray(value)) {
-      throw new Misfit('a list');
+      throw new Misfit('list');
     }
     return value.map((item, index) => within(String(index), () => read(item)));
   };
@@ -81,7 +84,7 @@ export function list<T>(read: Reader<T>): Reader<readonly T[]> {
 export function table<T>(read: Reader<T>): Reader<ReadonlyMap<string, T>> {
   return value => {
     if (!isObject(value)) {
-      throw new Misfit('an object');
+      throw new Misfit('object');
     }
     const entries = Object.entries(value);
     return new Map(entries.map(([key, item]) => [key, within(key, () => read(item))]));
@@ -92,7 +95,7 @@ export function table<T>(read: Reader<T>): Reader<ReadonlyMap<string, T>> {
 export class Fields {
   constructor(value: unknown) {
     if (!isObject(value)) {
-      throw new Misfit('an object');
+      throw new Misfit('object');
     }
     this._value = value;
   }
@@ -100,7 +103,7 @@ export class Fields {
   needed<T>(name: string, read: Reader<T>): T {
     return within(name, () => {
       if (!Object.hasOwn(this._value, name)) {
-        throw new Misfit('a value');
+        throw new Misfit('value');
       }
       return read(this._value[name]);
     });

@@ -10,6 +10,23 @@ export const PREFLIGHT_MIME_TYPE = 'application/vnd.nanhunt.preflight.v1+json';
 export const PREFLIGHT_FORMAT = 'nanhunt.preflight';
 export const PREFLIGHT_VERSION = 1;
 
+/** How many numbers x have 2**exponent <= |x| < 2**(exponent + 1). */
+export interface IBin {
+  readonly exponent: number;
+  readonly negative: number;
+  readonly positive: number;
+}
+
+/** Numbers by power of two; zeros, subnormal and non-finite numbers stand in no bin. */
+export interface IHistogram {
+  readonly bins: readonly IBin[];
+  readonly numel: number;
+  readonly zeros: number;
+  readonly subnormal: number;
+  /** How many of the numbers were sorted into bins. */
+  readonly binned: number;
+}
+
 export interface ITensorStats {
   readonly name: string;
   readonly shape: readonly number[];
@@ -27,6 +44,7 @@ export interface ITensorStats {
   readonly headroom: number | null;
   readonly firstBad: readonly number[] | null;
   readonly note: string;
+  readonly histogram: IHistogram | null;
 }
 
 export interface ISource {

@@ -4,8 +4,8 @@ import { h } from '../dom';
 import type { ITensorStats } from './format';
 import { bits } from './text';
 
-/** Exponents of two of the smallest and the largest finite magnitude. */
-const LIMITS = new Map<string, readonly [number, number]>([
+/** Exponents of two of the smallest and the largest finite magnitude of a dtype. */
+export const LIMITS = new Map<string, readonly [number, number]>([
   ['float8_e4m3fn', [-9, 8.81]],
   ['float8_e5m2', [-16, 15.81]],
   ['float16', [-24, 16]],

@@ -2,6 +2,7 @@
 import { h } from '../dom';
 import type { Child } from '../dom';
 import type { IFinding, ISource, ITensorStats, ITrial } from './format';
+import { histogramOf } from './histogram';
 import { rangeBar } from './range';
 import { bits, count, number, visible } from './text';
 import type { Wording } from './wording';
@@ -31,16 +32,21 @@ function table(
   );
 }
 
+function unbroken(text: string): HTMLElement {
+  return h('span', { class: 'nanhunt-unbroken' }, text);
+}
+
 /** Inputs and outputs of the culprit, each with its magnitudes as a bar. */
 export function tensorTable(finding: IFinding, words: Wording): HTMLElement {
   const trans = words.trans;
   const row = (stats: ITensorStats): Child[] => [
     visible(stats.name, 40),
-    words.shape(stats),
-    words.badCounts(stats),
+    unbroken(words.shape(stats)),
+    unbroken(words.badCounts(stats)),
     number(stats.absmin),
     number(stats.absmax),
     bits(stats.headroom),
+    histogramOf(stats, trans),
     rangeBar(stats, trans)
   ];
   const headers = [
@@ -50,6 +56,7 @@ export function tensorTable(finding: IFinding, words: Wording): HTMLElement {
     trans.__('|min| > 0'),
     trans.__('|max|'),
     trans.__('to limit'),
+    trans.__('by power of two'),
     trans.__('range of the dtype')
   ];
   const all = [...finding.inputs, ...finding.outputs];

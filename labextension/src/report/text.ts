@@ -23,10 +23,12 @@ function escaped(character: string): string {
   return `\\u${character.codePointAt(0)!.toString(16).padStart(4, '0')}`;
 }
 
-/** Lines of code: every line made visible, the number of lines bounded. */
+/** Lines of code without their common margin, made visible, and not too many. */
 export function visibleLines(code: string, most = 200): string {
   const lines = code.split('\n', most + 1);
-  const shown = lines.slice(0, most).map(line => visible(line, 400));
+  const margins = lines.filter(line => line.trim()).map(line => line.search(/\S/));
+  const margin = Math.min(...margins, 400);
+  const shown = lines.slice(0, most).map(line => visible(line.slice(margin), 400));
   return [...shown, ...(lines.length > most ? ['…'] : [])].join('\n');
 }
 

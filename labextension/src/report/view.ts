@@ -1,25 +1,23 @@
 /** A report as elements: verdict, culprit line, cause, evidence, modules, remedies. */
 import { button, folded, h } from '../dom';
 import type { Child } from '../dom';
+import type { Reveal } from '../host';
 import { mainFinding } from './format';
 import type { IFinding, IReport, ISource } from './format';
 import { ModuleTable } from './moduleTable';
 import { stackTable, tensorTable, trialTable } from './tables';
-import { count, visible, visibleLines } from './text';
+import { count, number, visible, visibleLines } from './text';
 import type { Wording } from './wording';
 
 /** Sentences, names and findings of one list; a report of this program has fewer. */
 const MOST_LINES = 100;
-
-/** Opens a line of the user's program. */
-export type Open = (source: ISource, origin: Element) => void;
 
 export class ReportView {
   /** @param open Opens a line of the program; null where nothing can be opened. */
   constructor(
     report: IReport,
     private readonly _words: Wording,
-    private readonly _open: Open | null
+    private readonly _open: Reveal | null
   ) {
     const trans = _words.trans;
     const main = mainFinding(report);
@@ -102,18 +100,18 @@ export class ReportView {
     return h(
       'div',
       { class: 'nanhunt-Report-culprit' },
-      this._link(source),
+      this._link(source, finding),
       h('pre', {}, h('code', {}, visible(source.code)))
     );
   }
 
-  private _link(source: ISource): HTMLElement {
+  private _link(source: ISource, finding: IFinding | null = null): HTMLElement {
     const place = this._words.place(source);
     const open = this._open;
     if (open === null) {
       return h('span', { class: 'nanhunt-place' }, place);
     }
-    const link: HTMLElement = button(place, () => open(source, link), {
+    const link: HTMLElement = button(place, () => open(source, link, finding), {
       class: 'nanhunt-link',
       title: this._words.trans.__('Go to %1', visible(source.file, 200))
     });
@@ -148,9 +146,15 @@ export class ReportView {
       return '';
     }
     const tried = count(finding.trials.length);
-    return best.cured
-      ? trans.__('%1: cured by replay', visible(best.remedy, 80))
-      : trans.__('none of the %1 tried by replay cured the step', tried);
+    if (!best.cured) {
+      return trans.__('none of the %1 tried by replay cured the step', tried);
+    }
+    const cures = count(finding.trials.filter(trial => trial.cured === true).length);
+    const told = trans.__('%1: cured by replay', visible(best.remedy, 80));
+    const of =
+      finding.trials.length > 1 ? ` ${trans.__('(%1 of %2 tried cure)', cures, tried)}` : '';
+    const loss = best.loss === null ? '' : `, ${trans.__('loss then %1', number(best.loss))}`;
+    return told + of + loss + (best.note ? `; ${visible(best.note, 80)}` : '');
   }
 
   /** The winning trial as code to take over. */
@@ -179,7 +183,7 @@ export class ReportView {
       return null;
     }
     const calls = count(finding.frames.length);
-    return folded(this._words.trans.__('Last modules before it (%1 calls)', calls), () => {
+    return folded(this._words.trans.__('Last modules before it (%1)', calls), () => {
       const table = new ModuleTable(finding, this._words);
       this._tables.push(table);
       return [table.node];

@@ -18,7 +18,7 @@ export class VirtualList {
     this._rows = h('div', { class: 'nanhunt-VirtualList-rows', role: 'rowgroup' });
     this.node = h('div', { class: 'nanhunt-VirtualList' }, head, this._rows);
     this.node.addEventListener('scroll', this._onScroll, { passive: true });
-    this._observer = new ResizeObserver(() => this._draw());
+    this._observer = new ResizeObserver(() => this._onResize());
     this._observer.observe(this.node);
   }
 
@@ -42,8 +42,9 @@ export class VirtualList {
     return this._made.get(index) ?? null;
   }
 
-  /** Scrolls as little as it takes to have a row in view. */
+  /** Scrolls as little as it takes to have a row in view, at once or when it can be seen. */
   reveal(index: number): void {
+    this._wanted = this.node.clientHeight === 0 ? index : null;
     const top = index * this.rowHeight;
     const room = this.node.clientHeight - this._rows.offsetTop - this.rowHeight;
     if (top < this.node.scrollTop) {
@@ -58,6 +59,13 @@ export class VirtualList {
     this._observer.disconnect();
     this.node.removeEventListener('scroll', this._onScroll);
     this._made.clear();
+  }
+
+  private _onResize(): void {
+    this._draw();
+    if (this._wanted !== null) {
+      this.reveal(this._wanted);
+    }
   }
 
   private readonly _onScroll = () => this._draw();
@@ -94,4 +102,5 @@ export class VirtualList {
   private readonly _made = new Map<number, HTMLElement>();
   private readonly _observer: ResizeObserver;
   private _length = 0;
+  private _wanted: number | null = null;
 }

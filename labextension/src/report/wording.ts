@@ -1,6 +1,7 @@
 /** Findings in words; the sentences are those of `nanhunt/render/wording.py`. */
 import type { TranslationBundle } from '@jupyterlab/translation';
 import type { Refusal } from './decode';
+import type { Expected } from './fields';
 import { mainFinding, VERSION } from './format';
 import type { IFinding, IReport, ISource, ITensorStats } from './format';
 import { baseName, count, number, visible } from './text';
@@ -15,6 +16,15 @@ export class Wording {
       ['poisoned_state', trans.__('Poisoned state')],
       ['not_training', trans.__('Not training')]
     ]);
+    this._expected = {
+      text: trans.__('text'),
+      whole: trans.__('a whole number'),
+      number: trans.__('a number'),
+      flag: trans.__('true or false'),
+      list: trans.__('a list'),
+      object: trans.__('an object'),
+      value: trans.__('a value')
+    };
   }
 
   /** One line for a whole report. */
@@ -134,16 +144,18 @@ export class Wording {
   costs(costs: ReadonlyMap<string, number>): string {
     const trans = this.trans;
     const parts: string[] = [];
-    const add = (key: string, scale: number, tell: (amount: string) => string) => {
+    const add = (key: string, scale: number, tell: (amount: string) => string, replays = '') => {
       const value = costs.get(key);
       if (value !== undefined) {
-        parts.push(tell(number(value * scale)));
+        const times = Math.trunc(costs.get(replays) ?? 0);
+        const and = times ? ` ${trans.__('and %1 replays', count(times))}` : '';
+        parts.push(tell(number(value * scale)) + and);
       }
     };
     add('watched_step_seconds', 1e3, ms => trans.__('a watched step took %1 ms (median)', ms));
     add('observed_step_seconds', 1e3, ms => trans.__('the observed first step %1 ms', ms));
-    add('examination_seconds', 1, s => trans.__('finding the culprit %1 s', s));
-    add('trial_seconds', 1, s => trans.__('trying remedies %1 s', s));
+    add('examination_seconds', 1, s => trans.__('finding the culprit %1 s', s), 'replays');
+    add('trial_seconds', 1, s => trans.__('trying remedies %1 s', s), 'trial_replays');
     return parts.join(', ');
   }
 
@@ -166,7 +178,7 @@ export class Wording {
       case 'damaged':
         return trans.__(
           'This report is damaged: %1 was expected at “%2”',
-          why.expected,
+          this._expected[why.expected],
           visible(why.where || '.', 100)
         );
     }
@@ -186,4 +198,5 @@ export class Wording {
   }
 
   private readonly _kinds: ReadonlyMap<string, string>;
+  private readonly _expected: Readonly<Record<Expected, string>>;
 }
