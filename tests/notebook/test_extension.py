@@ -98,6 +98,21 @@ def test_the_link_goes_to_the_cell_and_the_line(lab: Server, page: Page, errors:
     expect(at_line(page, 3)).to_be_visible()
 
 
+def test_links_lead_through_a_long_notebook_and_back(lab: Server, page: Page, errors: None) -> None:
+    fillers = [f"x{n} = {n}\n\n\n\nprint(x{n})" for n in range(150)]
+    cells = ("import torch", stories.STEP, *fillers, "%nanhunt model step_fn")
+    stories.write(lab.home / "long.ipynb", stories.report(), *cells)
+    open_page(lab, page, "long.ipynb")
+    page.get_by_text("1 finding").click()
+    page.get_by_role("button", name="hunt in cell [153]").click()
+    report = report_on(page)
+    expect(report).to_be_in_viewport()
+    expect(page.locator(".nanhunt-mark")).not_to_be_in_viewport()
+    report.locator(".nanhunt-Report-culprit button").click()
+    expect(page.locator(".nanhunt-mark")).to_be_in_viewport()
+    expect(at_line(page, 3)).to_be_visible()
+
+
 def test_the_link_opens_the_file_whose_line_it_is(lab: Server, page: Page, errors: None) -> None:
     (lab.home / "src").mkdir()
     (lab.home / "src" / "train.py").write_text(TRAIN)
