@@ -85,9 +85,10 @@ class Face:
         self.modules = widgets.Select(rows=15, layout={"width": "100%", "height": "290px"})
         self.modules.add_class("nanhunt-modules")
         self.pages = widgets.HTML()
-        small = {"width": "36px"}
-        self.earlier = widgets.Button(icon="chevron-left", tooltip="Rows before", layout=small)
-        self.later = widgets.Button(icon="chevron-right", tooltip="Further rows", layout=small)
+        self.earlier, self.later = (
+            widgets.Button(description=label, tooltip=told, layout={"width": "auto"})
+            for label, told in (("Earlier", "Rows before"), ("Later", "Further rows"))
+        )
 
     def _make_breakpoints(self) -> None:
         auto = {"description_width": "auto"}

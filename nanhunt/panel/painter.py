@@ -30,7 +30,6 @@ class Painter:
         self._busy = busy
         self._dirty = threading.Event()
         self._sent: deque[float] = deque(maxlen=_MESSAGES)
-        self._shown: dict[tuple[int, str], Any] = {}
         self._ended = False
         self._thread = threading.Thread(target=self._work, name="nanhunt-panel", daemon=True)
         self.error: Exception | None = None
@@ -43,21 +42,27 @@ class Painter:
         """Something has changed; returns at once."""
         self._dirty.set()
 
-    def put(self, widget: Any, name: str, value: Any) -> None:
-        """Sets a widget's trait if it is not so already; waits where too much was sent."""
-        if self._shown.get((id(widget), name)) == value or self._ended:
+    def put(self, widget: Any, **traits: Any) -> None:
+        """Sets traits of a widget in one message; waits where too much was sent.
+
+        A trait that has the value already costs nothing. A function is called for its value
+        when there is room to send: a person may have changed things meanwhile.
+        """
+        if self._ended or all(getattr(widget, name) == to for name, to in traits.items()):
             return
         if len(self._sent) == _MESSAGES:
-            wait = self._sent[0] + 1 - time.monotonic()
-            if wait > 0:
-                time.sleep(wait)
+            time.sleep(max(0.0, self._sent[0] + 1 - time.monotonic()))
+        if self._ended:
+            return
         self._sent.append(time.monotonic())
-        self._shown[id(widget), name] = value
-        setattr(widget, name, value)
+        with widget.hold_sync():
+            for name, value in traits.items():
+                setattr(widget, name, value() if callable(value) else value)
 
-    def forget(self, widget: Any, name: str) -> None:
-        """The person has changed this trait: what was shown is no longer known."""
-        self._shown.pop((id(widget), name), None)
+    @property
+    def is_own_thread(self) -> bool:
+        """Whether this is called by the painter itself."""
+        return threading.current_thread() is self._thread
 
     def end(self) -> None:
         """Paints once more and ends the thread."""

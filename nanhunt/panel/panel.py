@@ -54,6 +54,7 @@ class Panel:
         self._notice = ""
         self._page = 0
         self._followed: Any = None
+        self._follows = False
         self._paths: list[str] = []
         self._closing = False
         hunt.statistics = statistics
@@ -210,7 +211,8 @@ class Panel:
         self._painter.touch()
 
     def _chosen(self, change: Any) -> None:
-        self._painter.forget(self.face.modules, "index")
+        if self._painter.is_own_thread:
+            return
         index = change["new"]
         if index is not None and index < len(self._paths):
             self._picture.path = self._paths[index]
@@ -266,16 +268,16 @@ class Panel:
         if painter.error is not None:
             notice += f" The panel could not be drawn: {painter.error}"
         self._follow()
-        painter.put(face.status, "value", status.status_html(hunt, self._progress, notice))
+        painter.put(face.status, value=status.status_html(hunt, self._progress, notice))
         busy = self._busy()
         if not busy:
             kind = face.kind.value
-            painter.put(face.picture, "value", self._picture.html(kind, hunt.here))
+            painter.put(face.picture, value=self._picture.html(kind, hunt.here))
             self._paint_list(painter)
         self._paint_log(painter)
         self._paint_breakpoints(painter)
-        for name, enabled in self._enabled(busy).items():
-            painter.put(face.buttons[name], "disabled", not enabled)
+        for name, button in face.buttons.items():
+            painter.put(button, disabled=not self._enabled()[name])
 
     def _follow(self) -> None:
         """The list goes along with a pause, and to the culprit of a finding, once."""
@@ -287,10 +289,14 @@ class Panel:
         path = here.path if here is not None else finding.module if finding else None
         if path is None or path not in self.hunt.module_tree():
             return
-        self._picture.path = path
+        self._picture.path, self._follows = path, True
         rows = self._rows()
         index = next((i for i, row in enumerate(rows) if row.path == path), 0)
         self._page = index // PAGE
+
+    def _row_of_choice(self) -> int | None:
+        chosen = self._picture.path
+        return self._paths.index(chosen) if chosen in self._paths else None
 
     def _rows(self) -> Any:
         face = self.face
@@ -304,29 +310,27 @@ class Panel:
         width = min(44, max((len(row.path) + 2 for row in shown), default=10))
         self._paths = [row.path for row in shown]
         labels = tuple(row.text(width, face.tree.value) for row in shown)
-        chosen = self._picture.path
-        index = self._paths.index(chosen) if chosen in self._paths else None
-        if labels != tuple(face.modules.options):
-            painter.put(face.modules, "options", labels)
-            painter.forget(face.modules, "index")
-        painter.put(face.modules, "index", index)
+        if labels != tuple(face.modules.options) or self._follows:
+            self._follows = False
+            painter.put(face.modules, options=labels, index=self._row_of_choice)
         colours = [row.state.colour for row in shown]
-        painter.put(face.style, "value", list_style(face.mark, colours))
+        painter.put(face.style, value=list_style(face.mark, colours))
         first = self._page * PAGE
         told = f"{first + 1:,}–{first + len(shown):,} of {len(rows):,}" if rows else "none"
-        painter.put(face.pages, "value", told)
+        painter.put(face.pages, value=told)
 
     def _paint_log(self, painter: Painter) -> None:
         text = self.log.html()
         log = f'<pre class="nh-log" tabindex="0" aria-label="printed by the steps">{text}</pre>'
-        painter.put(self.face.log, "value", log if text else "")
+        painter.put(self.face.log, value=log if text else "")
 
     def _paint_breakpoints(self, painter: Painter) -> None:
         labels = tuple(str(point) for point in self.hunt.breakpoints)
-        painter.put(self.face.points, "options", labels or NO_BREAKPOINTS)
-        painter.put(self.face.remove, "disabled", not labels)
+        painter.put(self.face.points, options=labels or NO_BREAKPOINTS)
+        painter.put(self.face.remove, disabled=not labels)
 
-    def _enabled(self, busy: bool) -> dict[str, bool]:
+    def _enabled(self) -> dict[str, bool]:
+        busy = self._busy()
         paused = self.hunt.stepper.state == PAUSED
         idle = not busy and not paused
         ran = self.hunt.steps_run > 0
