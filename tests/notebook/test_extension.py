@@ -81,6 +81,22 @@ def test_modules_are_searched_filtered_and_walked_by_keyboard(
     expect(page.locator(f"#{active}")).to_contain_text("head (recomputed)")
 
 
+def test_keys_in_the_module_list_are_not_the_notebooks(
+    lab: Server, page: Page, errors: None
+) -> None:
+    stories.write(lab.home / "grid.ipynb", stories.report())
+    open_page(lab, page, "grid.ipynb")
+    grid = unfold(report_on(page), "Last modules").get_by_role("treegrid", name="Modules")
+    grid.focus()
+    for key in ("Home", "ArrowDown", "d", "d", "a", "Enter"):
+        page.keyboard.press(key)
+    rows = grid.locator("[role=row][aria-level]")
+    expect(rows.nth(1)).to_have_attribute("aria-selected", "true")
+    expect(rows.nth(1)).to_have_attribute("aria-expanded", "false")
+    expect(page.locator(".jp-Cell")).to_have_count(3)
+    expect(grid).to_be_focused()
+
+
 # -- from a report to the program -------------------------------------------------------------
 
 
