@@ -189,6 +189,19 @@ describe('the current notebook', () => {
     current.dispose();
   });
 
+  it('keeps the marks of a notebook of which one view of two is closed', () => {
+    const cell = culprit(3);
+    const first = new Panel([cell, new Cell(4, '', [new Output({ [MIME_TYPE]: CELL })])]);
+    const second = new Panel([]);
+    second.content.model = first.content.model;
+    const current = new Current(tracker([first, second]).tracker, marks, words);
+    vi.runAllTimers();
+    second.close();
+    vi.runAllTimers();
+    expect(marked(cell)).toEqual([7]);
+    current.dispose();
+  });
+
   it('changes with the notebook in front, and forgets one that is closed', () => {
     const [first, second] = [new Panel([]), new Panel([])];
     const { made, tracker: all } = tracker([first, second]);
