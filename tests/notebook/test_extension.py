@@ -81,6 +81,22 @@ def test_modules_are_searched_filtered_and_walked_by_keyboard(
     expect(page.locator(f"#{active}")).to_contain_text("head (recomputed)")
 
 
+def test_keys_in_the_module_list_are_not_the_notebooks(
+    lab: Server, page: Page, errors: None
+) -> None:
+    stories.write(lab.home / "grid.ipynb", stories.report())
+    open_page(lab, page, "grid.ipynb")
+    grid = unfold(report_on(page), "Last modules").get_by_role("treegrid", name="Modules")
+    grid.focus()
+    for key in ("Home", "ArrowDown", "d", "d", "a", "Enter"):
+        page.keyboard.press(key)
+    rows = grid.locator("[role=row][aria-level]")
+    expect(rows.nth(1)).to_have_attribute("aria-selected", "true")
+    expect(rows.nth(1)).to_have_attribute("aria-expanded", "false")
+    expect(page.locator(".jp-Cell")).to_have_count(3)
+    expect(grid).to_be_focused()
+
+
 # -- from a report to the program -------------------------------------------------------------
 
 
@@ -95,6 +111,21 @@ def test_the_link_goes_to_the_cell_and_the_line(lab: Server, page: Page, errors:
     report_on(page).locator(".nanhunt-Report-culprit button").click()
     active = page.locator(".jp-Cell.jp-mod-active")
     expect(active).to_contain_text("def step_fn")
+    expect(at_line(page, 3)).to_be_visible()
+
+
+def test_links_lead_through_a_long_notebook_and_back(lab: Server, page: Page, errors: None) -> None:
+    fillers = [f"x{n} = {n}\n\n\n\nprint(x{n})" for n in range(150)]
+    cells = ("import torch", stories.STEP, *fillers, "%nanhunt model step_fn")
+    stories.write(lab.home / "long.ipynb", stories.report(), *cells)
+    open_page(lab, page, "long.ipynb")
+    page.get_by_text("1 finding").click()
+    page.get_by_role("button", name="hunt in cell [153]").click()
+    report = report_on(page)
+    expect(report).to_be_in_viewport()
+    expect(page.locator(".nanhunt-mark")).not_to_be_in_viewport()
+    report.locator(".nanhunt-Report-culprit button").click()
+    expect(page.locator(".nanhunt-mark")).to_be_in_viewport()
     expect(at_line(page, 3)).to_be_visible()
 
 

@@ -84,6 +84,8 @@ export class Current implements IDisposable {
     watch.changed.connect(this._tell, this);
     panel.disposed.connect(() => {
       this._watches.delete(panel);
+      // It may have been a second view of a notebook that is still open, whose marks it took along.
+      this._watches.forEach(other => other.refresh());
       this._tell();
     });
   }

@@ -61,6 +61,14 @@ export class NotebookWatch implements IDisposable {
     return this._cells().indexOf(cell);
   }
 
+  /** Looks anew, soon. */
+  refresh(): void {
+    this._timer ??= window.setTimeout(() => {
+      this._timer = undefined;
+      this._look();
+    }, PAUSE);
+  }
+
   dispose(): void {
     if (this._disposed) {
       return;
@@ -76,23 +84,16 @@ export class NotebookWatch implements IDisposable {
   private _onModel(): void {
     this._unwatch();
     this._model = this.panel.content.model;
-    this._model?.contentChanged.connect(this._schedule, this);
-    this._schedule();
+    this._model?.contentChanged.connect(this.refresh, this);
+    this.refresh();
   }
 
   private _unwatch(): void {
-    this._model?.contentChanged.disconnect(this._schedule, this);
+    this._model?.contentChanged.disconnect(this.refresh, this);
     this._model = null;
   }
 
-  private _schedule(): void {
-    this._timer ??= window.setTimeout(() => {
-      this._timer = undefined;
-      this._refresh();
-    }, PAUSE);
-  }
-
-  private _refresh(): void {
+  private _look(): void {
     const cells = this._cells();
     const entries = cells.flatMap(cell => (isCode(cell) ? entriesOf(cell) : []));
     // A stable sort: of cells with the same count the later one is the newer.

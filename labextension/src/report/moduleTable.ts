@@ -26,6 +26,8 @@ export class ModuleTable {
     const grid = this._list.node;
     grid.setAttribute('role', 'treegrid');
     grid.setAttribute('tabindex', '0');
+    // Or a letter that is typed here would be a command to the notebook around it.
+    grid.setAttribute('data-lm-suppress-shortcuts', 'true');
     grid.setAttribute('aria-label', trans.__('Modules'));
     grid.addEventListener('keydown', event => this._onKey(event));
     grid.addEventListener('click', event => this._onClick(event));
@@ -222,9 +224,7 @@ export class ModuleTable {
       default:
         return;
     }
-    // The notebook must not take these keys for its own.
     event.preventDefault();
-    event.stopPropagation();
   }
 
   private _parent(index: number): number {

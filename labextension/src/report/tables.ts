@@ -26,7 +26,8 @@ function table(
   const left = rows.length - body.length;
   return h(
     'div',
-    { class: 'nanhunt-table' },
+    // It may scroll sideways: then the keyboard has to reach it.
+    { class: 'nanhunt-table', role: 'region', 'aria-label': caption, tabindex: 0 },
     h('table', { 'aria-label': caption }, h('thead', {}, head), h('tbody', {}, ...body)),
     left > 0 ? h('p', {}, words.trans.__('%1 more rows are left out', count(left))) : null
   );
