@@ -1,4 +1,4 @@
-"""Three training steps of ordinary size: a convolutional net, a transformer and an MLP."""
+"""Training steps of ordinary size: two convolutional nets, a transformer and an MLP."""
 
 from __future__ import annotations
 
@@ -41,6 +41,42 @@ def conv_net() -> tuple[nn.Module, Tensor]:
     return model, torch.randn(64, 3, 32, 32)
 
 
+class Stage(nn.Module):
+    """A residual block that halves the image, in the form of ResNet-18."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.shortcut = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 1, stride=2, bias=False), nn.BatchNorm2d(outputs)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.shortcut(x) + self.body(x)).relu()
+
+
+def resnet() -> tuple[nn.Module, Tensor]:
+    """ResNet-18 (He et al., 2016): 11 million parameters, 16 images of 96 by 96."""
+    parts: list[nn.Module] = [
+        nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False),
+        nn.BatchNorm2d(64),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, 1),
+        Block(64),
+        Block(64),
+    ]
+    for inputs, outputs in ((64, 128), (128, 256), (256, 512)):
+        parts += [Stage(inputs, outputs), Block(outputs)]
+    parts += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10)]
+    return nn.Sequential(*parts), torch.randn(16, 3, 96, 96)
+
+
 class Transformer(nn.Module):
     """Four encoder layers over 128 tokens."""
 
@@ -65,7 +101,7 @@ def mlp() -> tuple[nn.Module, Tensor]:
     return nn.Sequential(*layers, nn.Linear(1024, 10)), torch.randn(256, 1024)
 
 
-MODELS = {"conv net": conv_net, "transformer": transformer, "MLP": mlp}
+MODELS = {"conv net": conv_net, "ResNet-18": resnet, "transformer": transformer, "MLP": mlp}
 
 
 def build(name: str, device: str, fails: bool = False) -> Made:

@@ -39,6 +39,14 @@ def watched(name: str, device: str) -> Callable[[], Any]:
     return nanhunt.Hunt(model, step, progress=False).step
 
 
+def measured(name: str, device: str) -> Callable[[], Any]:
+    """The step under a hunt that counts every module's output and gradient into histograms."""
+    model, step, _ = build(name, device)
+    hunt = nanhunt.Hunt(model, step, progress=False)
+    hunt.statistics = True
+    return hunt.step
+
+
 def anomaly(name: str, device: str) -> Callable[[], Any]:
     """`torch.autograd.detect_anomaly`."""
     step = build(name, device)[1]
@@ -79,6 +87,7 @@ def debug_mode(name: str, device: str) -> Callable[[], Any]:
 VARIANTS = {
     "bare": bare,
     "nanhunt, watching": watched,
+    "nanhunt, statistics on": measured,
     "detect_anomaly": anomaly,
     "DebugUnderflowOverflow": underflow_overflow,
     "DebugMode": debug_mode,

@@ -20,7 +20,7 @@ from nanhunt.core.stats import dtype_name, real_values, tensor_stats
 from nanhunt.histogram import Bin, Histogram
 from nanhunt.report import TensorStats
 
-SAMPLED_BEYOND = 1 << 22  # numbers; of more, evenly spaced ones are sorted into bins
+SAMPLED_BEYOND = 1 << 17  # numbers; of more, evenly spaced ones are sorted into bins
 
 SMALL = 2048  # numbers; tensors of no more are copied, and counted together after the step
 _TOGETHER = 1024  # tensors that are read in one go
@@ -171,7 +171,6 @@ def _bin_counts(keys: Tensor, layout: _Layout) -> Tensor:
 
 def _extras(values: Tensor, dtype: torch.dtype) -> Tensor:
     """Exact counts and extremes of many numbers, in the order of `_EXTRAS`."""
-    finite = values
     low, high = torch.aminmax(values)
     counts = [torch.zeros((), dtype=torch.int64, device=values.device)] * 3
     # On the CPU a look costs nothing; an accelerator would have to be waited for.
@@ -179,14 +178,19 @@ def _extras(values: Tensor, dtype: torch.dtype) -> Tensor:
     if not looks_good:
         counts = [torch.count_nonzero(test) for test in _bad(values)]
         good = torch.isfinite(values)
-        finite = torch.where(good, values, 0)
         low = torch.where(good, values, math.inf).amin()
         high = torch.where(good, values, -math.inf).amax()
-    nonzero = torch.count_nonzero(finite)
-    normal = torch.count_nonzero(finite.abs() >= _smallest_normal(dtype))
-    zeros = values.numel() - nonzero - sum(counts)
-    exact = torch.stack([*counts, zeros, nonzero - normal])
+    nonzero = torch.count_nonzero(values)  # NaN and infinities among them
+    exact = torch.stack([*counts, values.numel() - nonzero, nonzero - _normal(values, dtype)])
     return torch.cat([exact, torch.stack([low.double(), high.double()]).view(torch.int64)])
+
+
+def _normal(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """How many numbers are neither zero nor subnormal in their own dtype."""
+    layout = _LAYOUTS[values.dtype]
+    if dtype.itemsize == 1:  # float8, counted as float32
+        return torch.count_nonzero(~(values.abs() < _smallest_normal(dtype)))
+    return torch.count_nonzero(values.view(layout.integer) & (layout.field << layout.mantissa))
 
 
 def _stacked(counted: Sequence[Counted]) -> Tensor:

@@ -78,9 +78,11 @@ class Gauges:
     # -- while a step runs ----------------------------------------------------------------------
 
     def note_input(self, module: nn.Module, path: str, held: Any) -> None:
-        """Before a module runs: of BatchNorm in training mode the batch's own statistics."""
+        """Before a module runs: of BatchNorm in training mode the batch's own statistics, unless
+        the layer will save them for its backward pass where they can be had for nothing.
+        """
         self._order.setdefault(path)
-        if isinstance(module, _NORMS) and (module.training or module.running_mean is None):
+        if isinstance(module, _NORMS) and _uses_batch(module) and not _saves_plainly():
             given = next((t for t in plain_tensors(held) if t.is_floating_point()), None)
             if given is not None and given.dim() >= 2 and given.numel():
                 self._safely(path, lambda: self._note_batch(path, given))
@@ -90,6 +92,8 @@ class Gauges:
         for tensor in plain_tensors(output):
             self._safely(path, lambda tensor=tensor: self._note(ACTIVATION, path, tensor))  # type: ignore[misc]
         if isinstance(module, _NORMS):
+            if _uses_batch(module) and _saves_plainly():
+                self._safely(path, lambda: self._note_saved(module, path, output))
             for name in ("running_mean", "running_var"):
                 buffer = getattr(module, name)
                 if buffer is not None:
@@ -149,6 +153,15 @@ class Gauges:
         self._note("batch_mean", path, mean)
         self._note("batch_var", path, variance)
 
+    @torch.no_grad()
+    def _note_saved(self, module: Any, path: str, output: Tensor) -> None:
+        """Takes the batch's mean and 1 / sqrt(variance + eps) from the node of the layer's op."""
+        mean = getattr(output.grad_fn, "_saved_result1", None)
+        inverse = getattr(output.grad_fn, "_saved_result2", None)
+        if mean is not None and inverse is not None and mean.numel():
+            self._note("batch_mean", path, mean)
+            self._note("batch_var", path, (inverse.pow(-2) - module.eps).clamp(min=0))
+
     def _safely(self, path: str, measure: Callable[[], None]) -> None:
         """What cannot be measured is said, and the step goes on."""
         try:
@@ -165,3 +178,15 @@ class Gauges:
         self._counted.clear()
         self._order.clear()
         self._recent.clear()
+
+
+def _uses_batch(module: Any) -> bool:
+    return bool(module.training) or module.running_mean is None
+
+
+def _saves_plainly() -> bool:
+    """Whether what autograd saves now can be read without calling anybody's hook (activation
+    checkpointing would compute the module again).
+    """
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return torch.is_grad_enabled() and hooks is None
