@@ -20,7 +20,7 @@ help:
 	@echo "make test      format, lint, types, import contracts, all tests, notebooks, browser (Node.js)"
 	@echo "make lint      only the checks that run no test"
 	@echo "make format    put the code into its form"
-	@echo "make bench     what watching costs, against a bare step and other tools"
+	@echo "make bench     what watching costs, against a bare step and other tools; the doctor's speed"
 	@echo "make campaign  a thousand injected faults in models of others"
 	@echo "make clean     remove the virtual environment and everything built"
 
@@ -64,6 +64,7 @@ test: lint
 
 bench: $(READY)
 	$(BIN)/python benchmarks/overhead.py --json build/overhead.json
+	$(BIN)/python benchmarks/doctor.py --json build/doctor.json
 
 campaign: $(READY)
 	$(BIN)/python -m tests.campaign.run --injections 1000

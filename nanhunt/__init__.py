@@ -17,9 +17,12 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from nanhunt.comparison import Comparison as Comparison
     from nanhunt.core.compare import compare as compare
+    from nanhunt.core.doctor.doctor import doctor as doctor
+    from nanhunt.core.doctor.recalibrate import recalibrate as recalibrate
     from nanhunt.core.hunt import hunt as hunt
     from nanhunt.core.hunt import last_report as last_report
     from nanhunt.core.preflight import preflight as preflight
+    from nanhunt.diagnosis import Diagnosis as Diagnosis
     from nanhunt.errors import NanhuntError as NanhuntError
     from nanhunt.facts import Preflight as Preflight
     from nanhunt.interactive import Hunt as Hunt
@@ -36,6 +39,9 @@ _HOME = {
     "last_report": "nanhunt.core.hunt",
     "Comparison": "nanhunt.comparison",
     "compare": "nanhunt.core.compare",
+    "Diagnosis": "nanhunt.diagnosis",
+    "doctor": "nanhunt.core.doctor.doctor",
+    "recalibrate": "nanhunt.core.doctor.recalibrate",
     "NanhuntError": "nanhunt.errors",
     "Preflight": "nanhunt.facts",
     "preflight": "nanhunt.core.preflight",

@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import difflib
 import io
+import json
 import sys
 from collections.abc import Sequence
 
 import nanhunt
 from nanhunt.errors import NanhuntError, ReportFormatError, UsageError
 
+EXIT_UNHEALTHY = 1  # a checkpoint is bad, and no healthy copy of it was written
 EXIT_BAD_INPUT = 2  # as argparse itself exits for arguments it cannot use
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns 0, or 2 when its input cannot be used."""
+    """Runs one command; returns 0, 1 when `doctor` finds it bad, 2 when input cannot be used."""
     options = _parser().parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -40,6 +42,17 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("file", help="a *.nanhunt.json file, as written by Report.save")
     report.add_argument("--html", metavar="OUT", help="also write it as a standalone page")
     report.set_defaults(run=_report)
+    doctor = commands.add_parser("doctor", help="examine and repair checkpoints")
+    doctor.add_argument("paths", nargs="+", metavar="PATH", help="a file or a folder")
+    doctor.add_argument("--fix", action="store_true", help="write NAME_FIXED.ext beside it")
+    doctor.add_argument(
+        "--fix-weights", action="store_true", help="also set weights that are not finite to 0"
+    )
+    doctor.add_argument(
+        "--against", metavar="FILE.py:FUNCTION", help="run this code of yours, compare its model"
+    )
+    doctor.add_argument("--json", action="store_true", help="print a JSON list of diagnoses")
+    doctor.set_defaults(run=_doctor)
     causes = commands.add_parser("causes", help="list the causes that a report may name")
     causes.add_argument("id", nargs="?", help="only this one, with the source of its rule")
     causes.set_defaults(run=_causes)
@@ -55,6 +68,34 @@ def _report(options: argparse.Namespace) -> int:
         report.to_html(options.html)
     print(report)
     return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    """Examines every path, also after one that cannot be used; the worst decides the code."""
+    from nanhunt.core.doctor.against import load_model
+
+    model = load_model(options.against) if options.against else None
+    diagnoses, codes = [], [0]
+    for path in options.paths:
+        try:
+            fix = options.fix or options.fix_weights
+            found = nanhunt.doctor(path, model, fix=fix, fix_weights=options.fix_weights)
+        except (NanhuntError, OSError) as error:
+            print(f"nanhunt: {_line(error)}", file=sys.stderr)
+            codes.append(EXIT_BAD_INPUT)
+            continue
+        diagnoses.append(found)
+        codes.append(0 if found.mended else EXIT_UNHEALTHY)
+        if not options.json:
+            print(found)
+    if options.json:
+        print(json.dumps([found.to_dict() for found in diagnoses], indent=1, allow_nan=False))
+    return max(codes)
+
+
+def _line(error: Exception) -> str:
+    told = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+    return " ".join(told.split())
 
 
 def _causes(options: argparse.Namespace) -> int:

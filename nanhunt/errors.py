@@ -9,6 +9,8 @@
     │   └── NoOptimizerError        nothing ever updates the parameters
     ├── HuntClosedError             the hunt was closed and cannot be stepped
     ├── HuntBusyError               it, or another one, is inside a step right now
+    ├── CheckpointError             a checkpoint cannot be read
+    │   └── CodeNeededError         only by running code that comes with it, which is not done
     └── ReportFormatError           a report file cannot be read
 
 An exception of the user's own step is never wrapped: it is re-raised as it is,
@@ -52,6 +54,14 @@ class HuntClosedError(NanhuntError, RuntimeError):
 
 class HuntBusyError(NanhuntError, RuntimeError):
     """The hunt is running or stands inside a step, and what was asked for needs its end."""
+
+
+class CheckpointError(NanhuntError, ValueError):
+    """A checkpoint cannot be read: it is damaged, or of no known format."""
+
+
+class CodeNeededError(CheckpointError):
+    """A checkpoint could be read only by running code that it names; nothing of it was run."""
 
 
 class ReportFormatError(NanhuntError, ValueError):

@@ -1,4 +1,4 @@
-"""The magics `%nanhunt model step_fn` and `%%nanhunt model`."""
+"""The magics `%nanhunt model step_fn`, `%%nanhunt model` and `%nanhunt_doctor path`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from IPython.core.completer import CompletionContext, SimpleCompletion
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.core.magic import Magics, line_cell_magic, magics_class
+from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 
 import nanhunt
 from nanhunt import errors
 from nanhunt.cell import CellLoop
 from nanhunt.completer import complete, is_model, is_step
+from nanhunt.diagnosis import Diagnosis
 from nanhunt.display import NotebookProgress
 from nanhunt.facts import Preflight
 from nanhunt.options import PANEL, PAUSED, PREFLIGHT, options_for
@@ -51,7 +52,7 @@ class _Parser(argparse.ArgumentParser):
     """Speaks through IPython's UsageError instead of leaving the process."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"%nanhunt: {message}")
+        raise UsageError(f"{self.prog}: {message}")
 
 
 def _parser(cell: bool) -> _Parser:
@@ -100,6 +101,30 @@ class NanhuntMagics(Magics):
             raise UsageError(f"%nanhunt: {error}") from None
 
     nanhunt.__doc__ = help_text()
+
+    @line_magic
+    def nanhunt_doctor(self, line: str) -> Diagnosis:
+        """Examine a checkpoint, or a folder of them, and repair what can be repaired.
+
+            %nanhunt_doctor path                    what is bad in it
+            %nanhunt_doctor path --against model    ... and whether it fits this model
+            %nanhunt_doctor path --fix              write NAME_FIXED.ext beside it
+
+        `path` is a file or a folder; quote one with spaces. `model` is a name or an expression.
+        Nothing in a file is executed. `--fix-weights` also sets weights that are not finite to 0.
+        """
+        parser = _Parser(prog="%nanhunt_doctor", add_help=False, allow_abbrev=False)
+        parser.add_argument("path")
+        parser.add_argument("--against")
+        parser.add_argument("--fix", action="store_true")
+        parser.add_argument("--fix-weights", action="store_true")
+        try:
+            found = parser.parse_args(shlex.split(line))
+            model = self._value(found.against, is_model) if found.against else None
+            fix = found.fix or found.fix_weights
+            return nanhunt.doctor(found.path, model, fix=fix, fix_weights=found.fix_weights)
+        except (errors.NanhuntError, ValueError, OSError) as error:
+            raise UsageError(f"%nanhunt_doctor: {error}") from None
 
     def _hunt(self, arguments: dict[str, Any]) -> Report | Hunt:
         wanted, paused = arguments.pop(PANEL.name), arguments.pop(PAUSED.name)
@@ -237,7 +262,8 @@ def unload(shell: InteractiveShell) -> None:
     if panel is not None:
         panel.close_panel()
     for kind in ("line", "cell"):
-        shell.magics_manager.magics[kind].pop("nanhunt", None)
+        for name in ("nanhunt", "nanhunt_doctor"):
+            shell.magics_manager.magics[kind].pop(name, None)
     matchers = shell.Completer.custom_matchers
     matchers[:] = [matcher for matcher in matchers if not isinstance(matcher, _Matcher)]
 

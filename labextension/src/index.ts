@@ -12,6 +12,7 @@ import { icon } from './icon';
 import { addCommands } from './notebook/commands';
 import { Current } from './notebook/current';
 import { markExtension, Marks } from './notebook/marks';
+import { keepPanelKeys } from './notebook/panelKeys';
 import { revealCell, Revealer } from './notebook/reveal';
 import { Sidebar } from './notebook/sidebar';
 import { StatusItem } from './notebook/status';
@@ -48,6 +49,7 @@ function activate(
   host.translator = translator;
   host.reveal = (source, origin, finding) => void revealer.reveal(source, origin, finding);
 
+  const keys = keepPanelKeys(document);
   const sidebar = new Sidebar(current, words, {
     reveal: (source, finding) => void revealer.reveal(source, null, finding),
     revealReport: (watch, entry) =>
@@ -56,6 +58,8 @@ function activate(
   sidebar.title.icon = new LabIcon(icon);
   sidebar.title.caption = words.trans.__('nanhunt findings');
   app.shell.add(sidebar, 'right', { rank: 900, type: 'nanhunt' });
+
+  sidebar.disposed.connect(() => keys.dispose());
 
   const toggle = addCommands(app, current, revealer, sidebar, words.trans, palette);
   if (statusBar) {

@@ -14,7 +14,7 @@ from IPython.display import display
 
 from nanhunt.core.prints import printed_to
 from nanhunt.core.stepping.ambient import Ambient
-from nanhunt.core.stepping.stepper import FINISH, IDLE, INTO, OUT, OVER, PAUSED, RESUME
+from nanhunt.core.stepping.stepper import FINISH, IDLE, INTO, OUT, OVER, PAUSED, RESUME, RUNNING
 from nanhunt.errors import NanhuntError
 from nanhunt.interactive import Hunt
 from nanhunt.panel import status
@@ -75,6 +75,7 @@ class Panel:
         display(self.face.box)
         self._twin.open()
         self._painter.start()
+        self._painter.touch()
         self._shell.events.register("post_run_cell", self._cell_ended)
 
     def close(self) -> None:
@@ -251,7 +252,8 @@ class Panel:
         self._shell.events.unregister("post_run_cell", self._cell_ended)
 
     def _busy(self) -> bool:
-        return self.hunt.stepper.state == "running" or bool(self._progress)
+        state = self.hunt.stepper.state
+        return state == RUNNING or (state == IDLE and bool(self._progress))
 
     # -- what is seen ---------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from html import escape
 from nanhunt.core.binning import histogram
 from nanhunt.core.stats import dtype_name
 from nanhunt.core.stepping.events import AFTER, BACKWARD, Here
+from nanhunt.core.stepping.stepper import RUNNING
 from nanhunt.histogram import Histogram
 from nanhunt.interactive import Hunt
 from nanhunt.render import wording
@@ -25,7 +26,7 @@ def headline(hunt: Hunt, progress: str = "") -> tuple[str, str]:
         hit = f" — breakpoint {stepper.hit}" if stepper.hit else ""
         failed = f" ({stepper.hit.error})" if stepper.hit and stepper.hit.error else ""
         return f"Paused in {here}{hit}{failed}", "busy"
-    if stepper.state == "running" or progress:
+    if stepper.state == RUNNING or progress:
         return f"Running: {', '.join(part for part in (stepper.job, progress) if part)}", "busy"
     if stepper.error is not None:
         told = f"{type(stepper.error).__name__}: {stepper.error}".splitlines()[0]

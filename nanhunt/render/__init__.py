@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nanhunt.render.comparison import tell_comparison
+from nanhunt.render.diagnosis import tell_diagnosis
 from nanhunt.render.html import html, html_page, story_html, story_page
 from nanhunt.render.preflight import tell_preflight
 from nanhunt.render.text import story_text, text
@@ -18,6 +19,7 @@ __all__ = [
     "story_page",
     "story_text",
     "tell_comparison",
+    "tell_diagnosis",
     "tell_preflight",
     "text",
 ]

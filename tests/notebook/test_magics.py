@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -245,7 +246,7 @@ def test_loading_and_unloading_twice_changes_nothing(shell: InteractiveShell) ->
     assert len(shell.Completer.custom_matchers) == matchers
     for _ in range(2):
         nanhunt.unload_ipython_extension(shell)
-    assert "nanhunt" not in shell.magics_manager.magics["line"]
+    assert not {"nanhunt", "nanhunt_doctor"} & set(shell.magics_manager.magics["line"])
     assert len(shell.Completer.custom_matchers) == matchers - 1
     nanhunt.load_ipython_extension(shell)
 
@@ -277,3 +278,37 @@ def test_completion_proposes_what_fits(
 def test_completion_elsewhere_is_left_alone(shell: InteractiveShell) -> None:
     assert "model" in proposed(shell, "mod")
     assert "--steps" not in proposed(shell, "x = --st")
+
+
+def test_the_doctor_returns_its_diagnosis(shell: InteractiveShell, tmp_path: Path) -> None:
+    run(shell, f"path = {str(tmp_path / 'a file.pt')!r}")
+    run(shell, "torch.save({'module.' + k: v for k, v in model.state_dict().items()}, path)")
+    found = run(shell, '%nanhunt_doctor "$path"').result
+    assert isinstance(found, nanhunt.Diagnosis)
+    assert found.healthy
+    assert "<strong>Healthy" in found._repr_mimebundle_()["text/html"]
+    beside = run(shell, '%nanhunt_doctor "$path" --against model').result
+    assert [mismatch.kind for mismatch in beside.match.mismatches] == ["prefix"]
+    run(shell, "torch.save({'w': torch.tensor([float('nan')])}, path)")
+    run(shell, '%nanhunt_doctor "$path" --fix-weights')
+    assert run(shell, f'%nanhunt_doctor "{tmp_path / "a file_FIXED.pt"}"').result.healthy
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("", "the following arguments are required: path"),
+        ("nothing.pt", "No such file"),
+        ("nothing.pt --fxi", "unrecognized arguments: --fxi"),
+        ("nothing.pt --against modle", "did you mean model?"),
+        ('"nothing.pt', "No closing quotation"),
+    ],
+)
+def test_misuse_of_the_doctor_is_one_line(
+    line: str, complaint: str, shell: InteractiveShell
+) -> None:
+    result = run(shell, f"%nanhunt_doctor {line}")
+    assert isinstance(result.error_in_exec, UsageError)
+    assert str(result.error_in_exec).startswith("%nanhunt")
+    assert complaint in result.printed
+    assert "Traceback" not in result.printed

@@ -151,7 +151,7 @@ def test_every_control_does_what_it_says(lab: Server, page: Page, errors: Any) -
     expect(panel.box).to_contain_text("it ended as before, to the bit")
     panel.click("Hunt")
     panel.says("Inf is born in step 7: aten.log.default", 60)
-    expect(page.locator("section.nanhunt").first).to_contain_text("Inf is born in step 7")
+    expect(page.locator(".nanhunt-Report").first).to_contain_text("Inf is born in step 7")
     panel.click("Stop")
     panel.says("Stopped")
     for label in ("Step", "Run", "Into", "Back", "Stop"):
@@ -214,8 +214,8 @@ def test_the_list_and_the_pictures_follow_and_the_keyboard_does_it_all(
 
 def test_a_running_hunt_is_paused_by_a_click(lab: Server, page: Page, errors: Any) -> None:
     panel = opened(lab, page, "paused")
-    panel.box.get_by_label("steps").fill("100000")
-    panel.box.get_by_label("steps").press("Tab")
+    panel.box.get_by_role("spinbutton", name="steps").fill("100000")
+    panel.box.get_by_role("spinbutton", name="steps").press("Tab")
     panel.box.get_by_placeholder("name, class").fill("head")
     panel.box.get_by_placeholder("nan,").fill("step == 3")
     panel.box.get_by_placeholder("nan,").press("Tab")
@@ -233,7 +233,7 @@ def test_a_hunt_at_once_leaves_panel_and_report_in_the_cell(
     page.set_viewport_size({"width": 1680, "height": 1500})
     panel = opened(lab, page, theme, theme)
     panel.says("Inf is born in step 7: aten.log.default", 60)
-    report = page.locator("section.nanhunt")
+    report = page.locator(".nanhunt-Report")
     expect(report).to_have_count(1)
     expect(panel.button("Replay step")).to_be_enabled()
     ink = panel.status.evaluate("node => getComputedStyle(node).color")
@@ -251,4 +251,4 @@ def test_a_hunt_at_once_leaves_panel_and_report_in_the_cell(
     page.keyboard.press("Control+s")
     page.wait_for_timeout(1500)
     page.reload()
-    expect(page.locator("section.nanhunt")).to_contain_text("Inf is born in step 7", timeout=60_000)
+    expect(page.locator(".nanhunt-Report")).to_contain_text("Inf is born in step 7", timeout=60_000)

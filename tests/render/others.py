@@ -1,8 +1,18 @@
-"""A preflight and a comparison made by hand, for the renderers."""
+"""A preflight, a comparison and diagnoses made by hand, for the renderers."""
 
 from __future__ import annotations
 
 from nanhunt.comparison import Comparison, OpSide, Pair
+from nanhunt.diagnosis import (
+    Change,
+    Diagnosis,
+    Look,
+    Match,
+    Mismatch,
+    Problem,
+    Repair,
+    Timeline,
+)
 from nanhunt.facts import AutocastRegion, Fact, ModuleFacts, ParameterCount, Preflight
 from nanhunt.report import Source
 
@@ -60,4 +70,68 @@ def comparison(name: str = "mask.body.0") -> Comparison:
         4,
         (name,),
         "not shared for 1 of 2 calls of the root modules: other shapes",
+    )
+
+
+def diagnosis(name: str = "model.scales.0.ffc.local_conv.1") -> Diagnosis:
+    poisoned = "running statistics are not finite: eval() reads them"
+    reset = "bad channels reset to mean 0 and variance 1"
+    return Diagnosis(
+        path=f"runs/{name}.pt",
+        layout="torch.save",
+        problems=(
+            Problem(
+                *("not_finite", "critical", "weight", f"{name}.weight", "a weight is not finite"),
+                *("", (4, 3), "float32", 2, 0, 1, ((0, 1), (3, 2)), "", "take an earlier file"),
+            ),
+            *(
+                Problem(
+                    *("not_finite", "critical", "buffer", f"{name}.{leaf}", poisoned),
+                    *("", (512,), "float16", 0, 3, 0, ((7,),), reset, "compute them anew"),
+                )
+                for leaf in ("running_mean", "running_var")
+            ),
+            Problem("beyond_dtype", "warning", "weight", f"{name}.bias", "values up to 7e+04"),
+        ),
+        tensors=318,
+        elements=27_100_004,
+        nbytes=108_400_016,
+        dtypes=(("float32", 27_100_000), ("int64", 4)),
+        match=Match(
+            name,
+            "model",
+            (
+                Mismatch(
+                    *("prefix", "critical", f"the file's names begin with {name!r}", ()),
+                    f"state = {{k.removeprefix({name!r}): v for k, v in saved['model'].items()}}",
+                ),
+                Mismatch("missing", "critical", "the model has 1 key the file lacks", (name,)),
+            ),
+            *(320, 317, 27_100_000, 27_099_000),
+        ),
+        repair=Repair(
+            f"runs/{name}_FIXED.pt",
+            (Change(f"{name}.running_mean", 3, "bad channels reset to 0"),),
+            (f"{name}.weight",),
+        ),
+        notes=(f"{name}.scale: not looked at (dtype F4 is not known here)",),
+        seconds=0.25,
+    )
+
+
+def timeline(name: str = "step_000400.pt") -> Diagnosis:
+    problem = Problem("loss_scale", "critical", "scaler", "scaler.scale", "the loss scale is 0")
+    looks = (
+        Look("step_000900.pt", False, "scaler.scale: loss scale"),
+        Look(name, False, "scaler.scale: loss scale"),
+        Look("step_000300.pt", True, "healthy"),
+        Look("step_000200.pt", None, f"{name}: the file is empty"),
+    )
+    order = "the numbers in the names"
+    return Diagnosis(
+        f"runs/{name}",
+        "torch.save",
+        (problem,),
+        timeline=Timeline(9, order, looks, "step_000300.pt", name),
+        seconds=1.5,
     )

@@ -1,4 +1,4 @@
-"""Preflight and comparison: golden, narrow enough, and safe with whatever names hold."""
+"""Preflight, comparison and diagnosis: golden, narrow enough, and safe with whatever names hold."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ from typing import Any
 import pytest
 
 from nanhunt.comparison import Comparison
+from nanhunt.diagnosis import Diagnosis
 from nanhunt.facts import Preflight
-from tests.render.others import comparison, preflight
+from tests.render.others import comparison, diagnosis, preflight, timeline
 from tests.render.test_render import GOLDEN, HOSTILE, Reader
 
-RECORDS: dict[str, Callable[..., Any]] = {"preflight": preflight, "comparison": comparison}
+RECORDS: dict[str, Callable[..., Any]] = {
+    "preflight": preflight,
+    "comparison": comparison,
+    "diagnosis": diagnosis,
+    "timeline": timeline,
+}
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -39,6 +45,8 @@ def test_hostile_names_stay_text(name: str, hostile: str) -> None:
         assert line.isprintable()
 
 
-def test_both_survive_json() -> None:
+def test_all_survive_json() -> None:
     assert Preflight.from_dict(preflight().to_dict()) == preflight()
     assert Comparison.from_dict(comparison().to_dict()) == comparison()
+    assert Diagnosis.from_dict(diagnosis().to_dict()) == diagnosis()
+    assert Diagnosis.from_dict(timeline().to_dict()) == timeline()

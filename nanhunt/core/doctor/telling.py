@@ -1,0 +1,38 @@
+"""Making a `Problem` of a tensor and what was counted in it."""
+
+from __future__ import annotations
+
+from nanhunt.core.doctor.contents import Contents, Entry
+from nanhunt.core.doctor.scan import Scan, index_of
+from nanhunt.core.stats import dtype_name
+from nanhunt.diagnosis import Problem
+
+
+def problem(
+    contents: Contents,
+    entry: Entry,
+    scan: Scan,
+    role: str,
+    kind: str,
+    severity: str,
+    text: str,
+    repair: str = "",
+    advice: str = "",
+) -> Problem:
+    """A problem of one tensor; counts and places are those of its bad elements."""
+    return Problem(
+        kind,
+        severity,
+        role,
+        entry.key,
+        text,
+        contents.file_of(entry.span),
+        entry.shape,
+        dtype_name(entry.dtype) if entry.dtype else "",
+        scan.nan,
+        scan.posinf,
+        scan.neginf,
+        tuple(index_of(entry, place) for place in scan.places),
+        repair,
+        advice,
+    )
