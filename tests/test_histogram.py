@@ -103,6 +103,19 @@ def test_small_and_large_tensors_and_those_on_an_accelerator_are_counted_alike(
     assert [said(each) for each in found] == [by_numpy(tensor) for tensor in tensors]
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_many_numbers_are_counted_exactly(dtype: torch.dtype) -> None:
+    real = dtype.to_real() if dtype.is_complex else dtype
+    values = torch.randn(300_000, dtype=torch.float64)
+    values[::3] = 0
+    values[1::7] *= torch.finfo(real).smallest_normal
+    tensor = values.to(real)
+    tensor = torch.view_as_complex(tensor.view(-1, 2)) if dtype.is_complex else tensor
+    found, exact = said(histogram(tensor)), by_numpy(tensor)
+    assert {**found, "bins": 0} == {**exact, "bins": 0}
+    assert said(histogram(tensor, sampled_beyond=10**9)) == exact
+
+
 @pytest.mark.parametrize("dtype", REAL, ids=str)
 def test_beyond_the_limit_bins_are_sampled_and_the_rest_stays_exact(dtype: torch.dtype) -> None:
     tensor = torch.randn(10_007, dtype=torch.float64).to(dtype)

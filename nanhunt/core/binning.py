@@ -20,9 +20,11 @@ from nanhunt.core.stats import dtype_name, real_values, tensor_stats
 from nanhunt.histogram import Bin, Histogram
 from nanhunt.report import TensorStats
 
-SAMPLED_BEYOND = 1 << 17  # numbers; of more, evenly spaced ones are sorted into bins
+SAMPLED_BEYOND = 1 << 15  # numbers; of more, evenly spaced ones are sorted into bins
 
 SMALL = 2048  # numbers; tensors of no more are copied, and counted together after the step
+_CACHED = 1 << 17  # numbers that are counted at a time
+_COLUMNS = 1024  # 64-bit sums side by side while ones are counted
 _TOGETHER = 1024  # tensors that are read in one go
 
 # Extra counts after the bins.
@@ -180,17 +182,43 @@ def _extras(values: Tensor, dtype: torch.dtype) -> Tensor:
         good = torch.isfinite(values)
         low = torch.where(good, values, math.inf).amin()
         high = torch.where(good, values, -math.inf).amax()
-    nonzero = torch.count_nonzero(values)  # NaN and infinities among them
-    exact = torch.stack([*counts, values.numel() - nonzero, nonzero - _normal(values, dtype)])
+    nonzero, normal = _count_normal(values)  # NaN and infinities among them
+    if dtype.itemsize == 1:  # float8, counted as float32
+        normal = torch.count_nonzero(~(values.abs() < _smallest_normal(dtype)))
+    exact = torch.stack([*counts, values.numel() - nonzero, nonzero - normal])
     return torch.cat([exact, torch.stack([low.double(), high.double()]).view(torch.int64)])
 
 
-def _normal(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """How many numbers are neither zero nor subnormal in their own dtype."""
+def _count_normal(values: Tensor) -> tuple[Tensor, Tensor]:
+    """How many numbers are not zero, and how many neither zero nor subnormal.
+
+    On the CPU `count_nonzero` takes 4.5 ns a number on one core. Here the bits are looked at
+    as long as they are in the cache: most tensors hold no zero at all, which one minimum tells.
+    """
     layout = _LAYOUTS[values.dtype]
-    if dtype.itemsize == 1:  # float8, counted as float32
-        return torch.count_nonzero(~(values.abs() < _smallest_normal(dtype)))
-    return torch.count_nonzero(values.view(layout.integer) & (layout.field << layout.mantissa))
+    bits = values.view(layout.integer)
+    unsigned, least = torch.iinfo(layout.integer).max, 1 << layout.mantissa
+    if bits.device.type != "cpu":
+        field = layout.field << layout.mantissa
+        return torch.count_nonzero(bits & unsigned), torch.count_nonzero(bits & field)
+    scratch = torch.empty(2, min(_CACHED, bits.numel()), dtype=bits.dtype)
+    nonzero = normal = 0
+    for part in bits.split(_CACHED):
+        magnitude, ones = scratch[:, : part.numel()]
+        torch.bitwise_and(part, unsigned, out=magnitude)
+        if magnitude.min().item() >= least:
+            nonzero, normal = nonzero + part.numel(), normal + part.numel()
+            continue
+        nonzero += _sum_of_ones(torch.clamp(magnitude, max=1, out=ones))
+        normal += _sum_of_ones(magnitude.bitwise_right_shift_(layout.mantissa).clamp_(max=1))
+    return torch.tensor(nonzero), torch.tensor(normal)
+
+
+def _sum_of_ones(ones: Tensor) -> int:
+    """Sums ones side by side, several in each 64-bit integer; at most 2**15 in each lane."""
+    if ones.numel() < _CACHED:
+        return int(ones.sum().item())
+    return int(ones.view(torch.int64).view(-1, _COLUMNS).sum(0).view(ones.dtype).sum().item())
 
 
 def _stacked(counted: Sequence[Counted]) -> Tensor:
