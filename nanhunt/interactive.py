@@ -12,6 +12,7 @@ import torch
 
 from nanhunt.core import hunt as engine
 from nanhunt.core.observe import Activity
+from nanhunt.core.prints import printed_to, unheard
 from nanhunt.core.stepping.ambient import Ambient
 from nanhunt.core.stepping.breakpoints import Breakpoint, Condition
 from nanhunt.core.stepping.events import Here
@@ -102,7 +103,7 @@ class Hunt(engine.Hunt):  # noqa: D101  it has one, made of two
         return self.report
 
     def replay(self) -> str:
-        """Runs the last step once more from its start, with statistics.
+        """Runs the last step once more from its start, with statistics; its prints are swallowed.
 
         Returns:
             `"bit_exact"` when it ended as before: the same failure, or the same bits in
@@ -121,7 +122,8 @@ class Hunt(engine.Hunt):  # noqa: D101  it has one, made of two
             self.back()
         kept, self.statistics = self.statistics, True
         try:
-            super().step(examine=False)
+            with printed_to(unheard):
+                super().step(examine=False)
         finally:
             self.statistics = kept
         if undone and not before:  # what the examined step left is told in its report

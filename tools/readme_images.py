@@ -8,14 +8,19 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK_AND_SIDEBAR = (291, 30, 1246, 1700)
+PANEL = (375, 88, 1640, 572)
 
 
 def main() -> None:
-    """Writes examples/images/report-light.png and report-dark.png."""
+    """Writes report and panel, light and dark, into examples/images."""
     for theme in ("light", "dark"):
-        shot = Image.open(ROOT / "build" / "screenshots" / f"live-{theme}.png").convert("RGB")
-        cut = shot.crop(NOTEBOOK_AND_SIDEBAR).quantize(96, dither=Image.Dither.NONE)
-        cut.save(ROOT / "examples" / "images" / f"report-{theme}.png", optimize=True)
+        for shot, name, box in (
+            (f"live-{theme}", f"report-{theme}", NOTEBOOK_AND_SIDEBAR),
+            (f"panel-{theme}", f"panel-{theme}", PANEL),
+        ):
+            page = Image.open(ROOT / "build" / "screenshots" / f"{shot}.png").convert("RGB")
+            cut = page.crop(box).quantize(96, dither=Image.Dither.NONE)
+            cut.save(ROOT / "examples" / "images" / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

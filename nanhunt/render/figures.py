@@ -36,6 +36,15 @@ _MOST_LABELS = 40
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
+class _Figure(Figure):
+    """Shows itself in a notebook in which pyplot has not been imported, too."""
+
+    def _repr_png_(self) -> bytes:
+        out = io.BytesIO()
+        self.savefig(out, format="png", dpi=100)
+        return out.getvalue()
+
+
 def activity(histogram: Histogram, title: str, ink: str | None = None) -> Figure:
     """One tensor's numbers by sign and power of two, with the ranges of narrow dtypes.
 
@@ -114,7 +123,7 @@ def timeline(
 
 def batch_norm(four: Mapping[str, Histogram], title: str, ink: str | None = None) -> Figure:
     """A BatchNorm layer's running statistics beside those of its last batch, per channel."""
-    figure = Figure(figsize=(6.4, 3.2))
+    figure = _Figure(figsize=(6.4, 3.2))
     FigureCanvasAgg(figure)
     pair = figure.subplots(1, 2)
     figure.subplots_adjust(0.1, 0.1, 0.985, 0.82, wspace=0.25)
@@ -162,7 +171,7 @@ PAGE_INK = _INK
 def _figure(
     title: str, height: float, top: float = 0.89, bottom: float = 0.16, left: float = 0.1
 ) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(6.4, height))
+    figure = _Figure(figsize=(6.4, height))
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     # Fixed margins: a layout engine draws everything twice, and a click is waiting.

@@ -53,7 +53,7 @@ def step_fn():
     if count[0] == 8:
         p = p * (p > 2)
     loss = entropy(p)
-    print("step", count[0], "loss", float(loss))
+    print("step", count[0], "loss", loss.item())
     loss.backward()
     optimizer.step()
     return loss"""
