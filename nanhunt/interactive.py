@@ -17,7 +17,7 @@ from nanhunt.core.stepping.ambient import Ambient
 from nanhunt.core.stepping.breakpoints import Breakpoint, Condition
 from nanhunt.core.stepping.events import Here
 from nanhunt.core.stepping.gauges import Gauges
-from nanhunt.core.stepping.stepper import FINISH, INTO, OUT, OVER, PAUSED, RESUME, Stepper
+from nanhunt.core.stepping.stepper import FINISH, INTO, OUT, OVER, PAUSED, RESUME, RUNNING, Stepper
 from nanhunt.core.stepping.watch import StepWatch
 from nanhunt.errors import HuntBusyError, UsageError
 from nanhunt.report import Finding, Report
@@ -62,6 +62,7 @@ class Hunt(engine.Hunt):  # noqa: D101  it has one, made of two
         self.statistics = False
         self.gauges = Gauges()
         self.stepper = Stepper()
+        self._halts = False
         _last_hunt = weakref.ref(self)
 
     def __repr__(self) -> str:
@@ -80,6 +81,7 @@ class Hunt(engine.Hunt):  # noqa: D101  it has one, made of two
         Returns:
             The finding when the step went bad; it is then undone.
         """
+        self._check_free()
         if self.stepper.is_worker or not (self.stepper.breakpoints or self.here):
             return super().step(examine=examine)
         before = self.findings
@@ -97,10 +99,16 @@ class Hunt(engine.Hunt):  # noqa: D101  it has one, made of two
             examine: False to leave a bad step unexplained: it is undone, and `bad` names what
                 was not finite.
         """
+        self._check_free()
+        self._halts = False
         if self.stepper.is_worker or not self.stepper.breakpoints:
             return super().run(steps, examine=examine)
         self._start("run", lambda: self.run(steps, examine=examine))
         return self.report
+
+    def halt(self) -> None:
+        """Asks a `run` that goes on in another thread to end after the step it is in."""
+        self._halts = True
 
     def replay(self) -> str:
         """Runs the last step once more from its start, with statistics; its prints are swallowed.
@@ -112,7 +120,8 @@ class Hunt(engine.Hunt):  # noqa: D101  it has one, made of two
         Raises:
             UsageError: no step has been run, or the last one cannot be undone.
         """
-        if self.here is not None or (self.stepper.state != "idle" and not self.stepper.is_worker):
+        self._check_free()
+        if self.here is not None:
             raise HuntBusyError("a step is on; finish it (resume) or undo it (back) first")
         if not self.steps_run:
             raise UsageError("no step has been run yet, so there is none to replay")
@@ -220,7 +229,7 @@ class Hunt(engine.Hunt):  # noqa: D101  it has one, made of two
     @property
     def memory(self) -> tuple[int, int]:
         """Bytes held in snapshots, and how many earlier steps they can undo."""
-        return self._ring.nbytes, len(self._ring)
+        return self._course.ring.nbytes, len(self._course.ring)
 
     def module_tree(self) -> dict[str, torch.nn.Module]:
         """Every module by its qualified name, parents first."""
@@ -265,7 +274,7 @@ class Hunt(engine.Hunt):  # noqa: D101  it has one, made of two
             return
         watch = StepWatch(
             self._target,
-            self._number,
+            self._course.number,
             activity,
             self._sentinel.quietly,
             self.gauges if self.statistics else None,
@@ -277,7 +286,11 @@ class Hunt(engine.Hunt):  # noqa: D101  it has one, made of two
             self.stepper.end_if_abandoned()
 
     def _halted(self) -> bool:
-        return self.stepper.is_worker and self.stepper.halted()
+        return self._halts or (self.stepper.is_worker and self.stepper.halted())
+
+    def _check_free(self) -> None:
+        if self.stepper.state == RUNNING and not self.stepper.is_worker:
+            raise HuntBusyError(f"the hunt is running ({self.stepper.job}); pause it first")
 
     def _marks(self) -> Any:
         facts = self._replayer().exact_facts()

@@ -403,6 +403,17 @@ def test_closing_a_paused_hunt_undoes_the_step_and_ends_the_thread() -> None:
     assert same(bits(model, optimizer)[: len(before)], before)
 
 
+def test_halt_ends_a_run_of_another_thread_after_its_step(hunt: nanhunt.Hunt) -> None:
+    def halting(here: Any) -> bool:
+        if here.step == 2:
+            hunt.halt()
+        return False
+
+    hunt.break_at("head", halting)
+    assert hunt.run(20).steps_run == 3
+    assert hunt.run(2).steps_run == 5, "the next run is not ended by it"
+
+
 def test_a_cell_that_trains_while_a_step_is_paused_does_not_mix_with_it() -> None:
     model, optimizer, step_fn, _ = training()
     with nanhunt.Hunt(model, step_fn, complex_half=False) as hunt:

@@ -14,7 +14,8 @@ import torch
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from nanhunt.core.batches import Batches, DataEndedError
+from nanhunt.core.batches import DataEndedError
+from nanhunt.core.course import Course
 from nanhunt.core.examine import Examiner
 from nanhunt.core.findings import Ledger, listed
 from nanhunt.core.findings import last_report as last_report
@@ -27,14 +28,12 @@ from nanhunt.core.observe import Activity, Observer
 from nanhunt.core.progress import Progress
 from nanhunt.core.raised import note_for
 from nanhunt.core.replay import Past, Replayer
-from nanhunt.core.ring import Ring
 from nanhunt.core.sentinel import Sentinel, StepFacts
 from nanhunt.core.shield import uninterrupted
 from nanhunt.core.skips import SkipWatch
 from nanhunt.core.state import Snapshot
 from nanhunt.core.stats import largest
 from nanhunt.core.surroundings import Surroundings, optimizers_in_memory
-from nanhunt.core.tape import Tape
 from nanhunt.core.target import Target
 from nanhunt.core.usage import check_first_step, check_step_fn
 from nanhunt.errors import HuntClosedError, UsageError
@@ -115,10 +114,6 @@ class Hunt:
         self._target = Target(model)
         check_step_fn(step_fn, data is not None)
         self._step_fn = step_fn
-        self._tape = Tape(back)
-        self._batches = Batches(data, self._tape, back) if data is not None else None
-        self._again = False
-        self._position = self._number = 0
         self._examines = True
         self.bad: tuple[str, ...] = ()
         self._trials, self._confirm = trials, confirm
@@ -130,7 +125,8 @@ class Hunt:
         self._optimizers = found or [o for o in optimizers_in_memory() if self._target.owns(o)]
         self._scalers = listed(scaler, GradScaler, "scaler") or self._around.scalers
         parts = (self._target, self._around, self._optimizers, self._scalers)
-        self._ring = Ring(functools.partial(Snapshot, *parts), Snapshot(*parts, snapshot), back)
+        first = Snapshot(*parts, snapshot)
+        self._course = Course(functools.partial(Snapshot, *parts), first, data, back)
         self._observed = not complex_half
         self._progress = Progress(progress)
         self._skips = SkipWatch()
@@ -157,7 +153,7 @@ class Hunt:
             steps: how many.
             examine: as in `step`.
         """
-        if steps is None and self._batches is not None:
+        if steps is None and self._course.batches is not None:
             counter: Iterable[int] = itertools.count()
         elif not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
             raise UsageError(f"steps must be a whole number of at least 1, not {steps!r}")
@@ -217,15 +213,7 @@ class Hunt:
             self._ledger.publish()
 
     def _begin_step(self) -> None:
-        if not self._again:
-            if self._batches is not None:
-                self._batches.advance()
-            self._tape.next_step()
-            if self.steps_run:
-                self._ring.advance()
-        self._again = False
-        self._number = self._position
-        self._snapshot.begin()
+        self._course.begin()
         if self.steps_run == 0:
             self._note_sizes(StepFacts(), -1)
         if self._learning is None and self._target.training:
@@ -234,10 +222,7 @@ class Hunt:
 
     def rewind(self) -> None:
         """Puts everything back to the start of the last step; its batches come again."""
-        self._snapshot.restore()
-        self._tape.rewind()
-        self._again = True
-        self._position = self._number
+        self._course.rewind()
 
     def back(self) -> int:
         """Undoes the last step, or, where that is undone already, the one before it.
@@ -249,31 +234,18 @@ class Hunt:
             UsageError: there is nothing left that could be undone.
         """
         with uninterrupted():
-            if self._snapshot.missing:
-                raise UsageError(f"the last step cannot be undone ({self._snapshot.missing})")
-            if self._again and not len(self._ring):
-                raise UsageError(
-                    f"step {self._position} is as far back as snapshots go; Hunt(back=N) keeps more"
-                )
-            if self.steps_run == 0:
-                raise UsageError("no step has been run yet")
-            if self._again:
-                self._ring.go_back()
-                self._tape.step_back()
-                if self._batches is not None:
-                    self._batches.step_back()
-                self._number -= 1
+            before = self.position
+            self._course.back()
+            if self.position < before:
                 self.bad = ()
-            self.rewind()
             self._learning = None  # what it noted of the undone steps did not happen
-        return self._position
+        return self.position
 
     def close(self) -> None:
         """Lets go of everything that was kept. The training goes on where it stands."""
         if not self._closed:
             self._closed = True
-            self._ring.release()
-            self._tape = Tape()
+            self._course.release()
             self._ledger.publish()
 
     @property
@@ -289,12 +261,12 @@ class Hunt:
     @property
     def position(self) -> int:
         """The step at whose start the training stands, 0-based."""
-        return self._position
+        return self._course.position
 
     @property
     def undone(self) -> bool:
         """Whether the training stands at the start of the step that ran last."""
-        return self._again
+        return self._course.undone
 
     @property
     def closed(self) -> bool:
@@ -308,7 +280,7 @@ class Hunt:
 
     @property
     def _snapshot(self) -> Snapshot:
-        return self._ring.current
+        return self._course.snapshot
 
     @property
     def steps_run(self) -> int:
@@ -318,7 +290,7 @@ class Hunt:
     # -- one step -------------------------------------------------------------------------------
 
     def _step(self) -> Finding | None:
-        number = self._number
+        number = self._course.number
         observed = self._examines and not self._observed and not self._target.compiled
         activity = Activity()
         observer = Observer(self._target, activity) if observed else None
@@ -336,7 +308,7 @@ class Hunt:
                 facts = self._sentinel.finish(returned)
         seconds = time.perf_counter() - started
         self._ledger.steps_run = max(self._ledger.steps_run, number + 1)
-        self._position = number + 1
+        self._course.end()
         if observer is not None:
             self._observed = True
             self._ledger.costs["observed_step_seconds"] = seconds
@@ -420,24 +392,24 @@ class Hunt:
         return finding
 
     def _replayer(self) -> Replayer:
-        before = self._ring.previous if self._trials else None
+        before = self._course.ring.previous if self._trials else None
         past = Past(before, self._call_step_before) if before is not None else None
         return Replayer(
             self._target,
             self._snapshot,
-            self._tape,
+            self._course.tape,
             self._optimizers,
             self._scalers,
             self._call_step,
             self._ledger.acquitted,
             past,
-            self._batches,
+            self._course.batches,
             self._hidden_gradients,
         )
 
     def _investigation(self, number: int) -> Investigation:
         replayer = self._replayer()
-        batches = [self._batches.current] if self._batches is not None else []
+        batches = [self._course.batches.current] if self._course.batches is not None else []
         growths, variables = self._history.growths(), self._around.named
         examiner = Examiner(replayer, batches, number, growths, variables)
         return Investigation(
@@ -465,24 +437,24 @@ class Hunt:
 
     def _call_step(self) -> Any:
         """The one place where the user's step is called: stacks are cut off here."""
-        if self._batches is not None:
-            return self._step_fn(self._batches.current)
+        if self._course.batches is not None:
+            return self._step_fn(self._course.batches.current)
         return self._step_fn()
 
     def _call_step_before(self) -> Any:
-        if self._batches is None:
+        if self._course.batches is None:
             return self._call_step()
-        self._batches.shift(-1)
+        self._course.batches.shift(-1)
         try:
             return self._call_step()
         finally:
-            self._batches.shift(0)
+            self._course.batches.shift(0)
 
     def _explain_exception(self, error: Exception) -> None:
-        note = note_for(error, self._number, self._target, self._sentinel.activity)
+        note = note_for(error, self._course.number, self._target, self._sentinel.activity)
         explained = self._examines and not isinstance(error, torch.OutOfMemoryError)
         if explained and not self._snapshot.missing:
-            finding = self._examine(self._sentinel.facts, self._number, error)
+            finding = self._examine(self._sentinel.facts, self._course.number, error)
             if finding is not None:
                 culprit = finding.op or finding.tensor or "a value that was bad"
                 note += f"; it goes back to {culprit} (nanhunt.last_report())"
@@ -511,4 +483,4 @@ class Hunt:
         return sentinel
 
     def _installed(self) -> Installed:
-        return Installed(self._tape, self._around)
+        return Installed(self._course.tape, self._around)

@@ -47,7 +47,7 @@ class Panel:
         self.log = Log()
         self._shell = shell
         self._ambient = Ambient()
-        self._parent = dict(shell.kernel.get_parent().get("header", {}))
+        self._parent: dict[str, Any] = dict(shell.kernel.get_parent().get("header", {}))
         self._board = Board(hunt)
         self._picture = Picture(hunt)
         self._progress = ""
@@ -56,7 +56,7 @@ class Panel:
         self._followed: Any = None
         self._follows = False
         self._paths: list[str] = []
-        self._closing = False
+        self._closing = self._hunting = self._reported = False
         hunt.statistics = statistics
         hunt.stepper.on_change = self._changed
         self._painter = Painter(self._paint, self._busy)
@@ -92,20 +92,33 @@ class Panel:
         self._painter.end()
         self._paint_last()
 
-    def hunt_at_once(self, steps: int) -> Report:
-        """Hunts in the calling thread, the panel showing how far it is."""
+    def hunt_at_once(self, steps: int, measure: bool) -> Report:
+        """Hunts in the calling thread, the panel showing how far it is.
+
+        Args:
+            steps: at most.
+            measure: run a failing step once more for the pictures.
+        """
+        self._hunting = True
         try:
             report = self.hunt.run(steps)
-            if status.current_finding(self.hunt) is not None:
-                self._progress = "measuring the failing step"
-                self._painter.touch()
-                with contextlib.suppress(NanhuntError):  # pictures are a convenience
-                    self.hunt.replay()
+            if measure and status.current_finding(self.hunt) is not None:
+                self._measure()
         finally:
-            self._progress = ""
+            self._hunting, self._progress = False, ""
             self.face.statistics.value = True  # from here on steps are made by hand
             self._painter.touch()
+            if self._closing:
+                self.close()
         return report
+
+    def _measure(self) -> None:
+        self._progress = "measuring the failing step"
+        self._painter.touch()
+        try:
+            self.hunt.replay()
+        except Exception as error:  # noqa: BLE001  pictures are a convenience
+            self.log.write(f"the failing step could not be measured: {error}\n")
 
     def tell_progress(self, done: int, total: int, what: str) -> None:
         """Called by the hunt at most ten times a second."""
@@ -120,7 +133,7 @@ class Panel:
             "step": lambda: stepper.go(FINISH) or self._job("step", self._one_step),
             "run": lambda: self._job("run", lambda: hunt.run(face.steps.value, examine=False)),
             "hunt": lambda: self._job("hunt", lambda: hunt.run(face.steps.value)),
-            "pause": stepper.pause,
+            "pause": self._pause,
             "into": lambda: stepper.go(INTO) or self._job("into", self._one_step, INTO),
             "over": lambda: stepper.go(OVER),
             "out": lambda: stepper.go(OUT),
@@ -146,6 +159,9 @@ class Panel:
         """Carries out a click; what cannot be done now is said and nothing else happens."""
         self._notice = ""
         if self._closing or self.hunt.closed:
+            return
+        if self._hunting and command not in (self._pause, self._stop):
+            self._notice = "not now: the cell is hunting; Pause ends that after this step"
             return
         try:
             if command() is False:
@@ -186,10 +202,17 @@ class Panel:
         }
         self._notice = f"step {number} was replayed: {words[self.hunt.replay()]}"
 
+    def _pause(self) -> bool:
+        if self._hunting:
+            self.hunt.halt()
+            return True
+        return self.hunt.stepper.pause()
+
     def _stop(self) -> bool:
         """Ends everything; where a step is on, as soon as it has been undone."""
         self._closing = True
-        if not self.hunt.stepper.abandon():
+        self.hunt.halt()
+        if not self.hunt.stepper.abandon() and not self._hunting:
             self.close()
         return True
 
@@ -244,12 +267,15 @@ class Panel:
         self._painter.touch()
 
     def _cell_ended(self, result: Any) -> None:
-        """The cell of the panel, or a later one, is done."""
+        """The cell of the panel is done, or a later one, which may have stepped in code."""
+        self._painter.touch()
+        if self._reported:
+            return
+        self._reported = True
         shown, report = getattr(result, "result", None), self.hunt.report
         shown_already = isinstance(shown, Report) and shown.findings == report.findings
         if self.hunt.steps_run and not shown_already:
             self._twin.show(report)
-        self._shell.events.unregister("post_run_cell", self._cell_ended)
 
     def _busy(self) -> bool:
         state = self.hunt.stepper.state
@@ -379,7 +405,7 @@ def hunt_in_panel(shell: Any, arguments: dict[str, Any], paused: bool) -> Report
     panel = Panel(hunt, shell, steps, statistics=paused)
     panels.append(panel)
     panel.open()
-    return hunt if paused else panel.hunt_at_once(steps)
+    return hunt if paused else panel.hunt_at_once(steps, measure=arguments["trials"])
 
 
 def close_panel() -> None:

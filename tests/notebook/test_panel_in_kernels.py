@@ -178,6 +178,28 @@ def test_a_hunt_at_once_shows_progress_and_leaves_the_panel_at_the_failing_step(
     page.waits_for("stands at the start of step 3")
 
 
+def test_clicks_during_a_hunt_at_once_never_make_a_step_and_pause_ends_it(page: Front) -> None:
+    hunting = page.start("pause[0] = 0.05\nreport = %nanhunt model step_fn --steps 60")
+    page.waits_for("Running: step")
+    for label in ("Step", "Into", "Back", "Run"):
+        page.click(label)
+    page.click("Pause")
+    page.until(lambda: hunting in page._idle, 60, "the hunt's end")
+    assert not [o for o in page.outputs[hunting] if o["type"] == "error"]
+    steps, made = page.value("report.steps_run, count[0]")
+    # Where clicks wait for the cell they are taken after it, one by one.
+    assert steps < 60 if page._subshell is not None else steps == 60
+    assert page._subshell is None or made == steps
+
+
+def test_a_later_cell_that_steps_in_code_is_seen_in_the_panel(page: Front) -> None:
+    page.run("hunt = %nanhunt model step_fn --paused")
+    page.run("hunt.into(); hunt.into()")
+    page.waits_for("Paused in step 0, before 0 (Linear)")
+    page.run("hunt.resume(); hunt.step()")
+    page.waits_for("start of step 2")
+
+
 def test_a_report_that_is_the_cells_result_is_not_shown_twice(page: Front) -> None:
     page.displays.clear()
     outputs = page.run("fails_at[0] = 2\n%nanhunt model step_fn")
