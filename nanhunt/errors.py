@@ -9,6 +9,8 @@
     │   └── NoOptimizerError        nothing ever updates the parameters
     ├── HuntClosedError             the hunt was closed and cannot be stepped
     ├── HuntBusyError               it, or another one, is inside a step right now
+    ├── GuardStoppedError            a guard ended the loop; the state is as it says
+    ├── PoisonedStateError          parameters, buffers or optimizer state are not finite already
     ├── CheckpointError             a checkpoint cannot be read
     │   └── CodeNeededError         only by running code that comes with it, which is not done
     └── ReportFormatError           a report file cannot be read
@@ -54,6 +56,14 @@ class HuntClosedError(NanhuntError, RuntimeError):
 
 class HuntBusyError(NanhuntError, RuntimeError):
     """The hunt is running or stands inside a step, and what was asked for needs its end."""
+
+
+class GuardStoppedError(NanhuntError, RuntimeError):
+    """A guard ended the loop, by its policy or because its bound was reached."""
+
+
+class PoisonedStateError(NanhuntError, RuntimeError):
+    """Parameters, buffers or optimizer state are not finite before anything has run."""
 
 
 class CheckpointError(NanhuntError, ValueError):

@@ -37,3 +37,24 @@ class RandomState:
         torch.set_rng_state(self._cpu)
         if self._cuda is not None:
             torch.cuda.set_rng_state_all(self._cuda)
+
+    def plain(self) -> dict[str, Any]:
+        """Everything as tensors and plain data; `from_plain` reads it back."""
+        numpy = None
+        if self._numpy is not None:
+            kind, keys, position, has_gauss, gauss = self._numpy
+            numpy = (str(kind), keys.tolist(), int(position), int(has_gauss), float(gauss))
+        return {"python": self._python, "numpy": numpy, "cpu": self._cpu, "cuda": self._cuda}
+
+    @classmethod
+    def from_plain(cls, kept: dict[str, Any]) -> RandomState:
+        """Reads what `plain` made; parts that this process has no generator for are left out."""
+        numpy, cuda = kept["numpy"], kept["cuda"]
+        if numpy is not None and "numpy" in sys.modules:
+            keys = sys.modules["numpy"].array(numpy[1], dtype="uint32")
+            numpy = (numpy[0], keys, *numpy[2:])
+        else:
+            numpy = None
+        if cuda is not None and len(cuda) != torch.cuda.device_count():
+            cuda = None
+        return cls(kept["python"], numpy, kept["cpu"], cuda)

@@ -118,6 +118,7 @@ class Sentinel:
         self.facts = StepFacts()
         self.before_update: Callable[[Optimizer], None] | None = None
         self.after_update: Callable[[Optimizer], None] | None = None
+        self.after_skip: Callable[[Optimizer], None] | None = None
         self.before_backward: Callable[[], None] | None = None
         self.after_backward: Callable[[], None] | None = None
         self._undo: list[Callable[[], None]] = []
@@ -214,7 +215,8 @@ class Sentinel:
 
     def _watched_scaler_step(self, original: Any) -> Any:
         def step(scaler: GradScaler, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
-            updates = len(self.facts.stepped)
+            facts = self.facts  # an update may be the end of a step, and then there are new ones
+            updates = len(facts.stepped)
             # Fused optimizers are always called, and leave out the update themselves.
             inside = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
             self._scaler_decides = scaler.is_enabled() and inside
@@ -226,12 +228,14 @@ class Sentinel:
                 self.activity.optimizer -= 1
                 self._scaler_decides = self._in_scaler_step = False
             if scaler.is_enabled() and inside and _found_inf(scaler, optimizer):
-                del self.facts.stepped[updates:]
-            if scaler.is_enabled() and len(self.facts.stepped) == updates:
+                del facts.stepped[updates:]
+            if scaler.is_enabled() and len(facts.stepped) == updates:
                 self._know_scaler(scaler)
                 self.facts.skipped.append((scaler, optimizer))
                 if self._count_skipped:
                     self._check_gradients(optimizer)
+                if self.after_skip is not None:
+                    self.after_skip(optimizer)
             return result
 
         return step
@@ -334,6 +338,10 @@ class Sentinel:
         facts.suspects = [label for label, value in pairs if not math.isfinite(value)]
         if size is not None:
             facts.loss_size = numbers[-1]
+
+    def test_exactly(self, labels: Iterable[str]) -> None:
+        """From here on no finite values, however large, trip the screens of these labels."""
+        self._exact_labels |= frozenset(labels)
 
     def stop_observing(self) -> None:
         """From here on nobody observes the operations of the steps."""

@@ -34,6 +34,12 @@ class _Modules:
             for module in modules
         ]
 
+    def restore_buffers(self) -> None:
+        """Hangs back the buffers alone."""
+        for module, _, _, buffers, _ in self._kept:
+            if isinstance(module._buffers, dict):
+                _put_back(module._buffers, buffers)
+
     def restore(self) -> None:
         for module, attributes, parameters, buffers, lists in self._kept:
             for key in [key for key in module.__dict__ if key not in attributes]:
@@ -88,7 +94,9 @@ class _OptimizerState:
                 state[key] = value
 
 
-class _ScalerState:
+class ScalerState:
+    """A scaler's scale, its growth, and what it knows of its optimizers."""
+
     def __init__(self, scaler: GradScaler) -> None:
         self._scaler = scaler
         self._kept = {
@@ -102,6 +110,7 @@ class _ScalerState:
         }
 
     def restore(self) -> None:
+        """Puts everything back."""
         for key, value in self._kept.items():
             if isinstance(value, Tensor):
                 self._refs[key].copy_(value)
@@ -182,7 +191,7 @@ class Snapshot:
         self._plain = [
             _Modules(modules.values()),
             *(_OptimizerState(optimizer) for optimizer in self._optimizers),
-            *(_ScalerState(scaler) for scaler in self._scalers),
+            *(ScalerState(scaler) for scaler in self._scalers),
             _Generators(self._around.generators),
             ContainerState(self._around.containers),
             RandomState.now(),
@@ -249,6 +258,21 @@ class Snapshot:
         self._gradients.restore()
         for key in self._stepped:
             self._by_optimizer[key].restore()
+
+    def restore_buffers(self) -> None:
+        """Puts back buffers, and parameters that no optimizer updates, and nothing else."""
+        if self.missing:
+            return
+        for part in self._plain:
+            if isinstance(part, _Modules):
+                part.restore_buffers()
+        self._at_start.restore()
+
+    def restore_scalers(self) -> None:
+        """Puts back the scalers alone."""
+        for part in self._plain:
+            if isinstance(part, ScalerState):
+                part.restore()
 
     def release(self) -> None:
         """Lets go of every copy."""

@@ -1,0 +1,136 @@
+"""A failing step as one file: enough to hunt it in another process, on another day.
+
+The file is written by `torch.save` and holds tensors and plain data alone, so that
+`torch.load(path, weights_only=True)` reads it. It is checked by reading it back before it
+gets its name.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+
+from nanhunt.core.guard.plain import plain
+from nanhunt.core.guard.watch import Watch
+from nanhunt.core.rng import RandomState
+from nanhunt.core.stats import plain_tensors, same_bits
+from nanhunt.core.target import Target, parameters_of
+
+FORMAT, VERSION = "nanhunt.bundle", 1
+SUFFIX = ".nanhunt.pt"
+
+
+def content_of(
+    target: Target,
+    optimizers: Sequence[Optimizer],
+    scalers: Sequence[GradScaler],
+    watch: Watch,
+    step: int,
+    bad: Sequence[str],
+) -> dict[str, Any]:
+    """The present state and the batch of the step at hand, as tensors and plain data.
+
+    Args:
+        target, optimizers, scalers: whose state to keep.
+        watch: knows the batch.
+        step: number of the step.
+        bad: names of what was not finite.
+    """
+    left_out: list[str] = []
+    batches, known = _batches(watch)
+    names = {id(parameter): name for name, parameter in target.parameters.items()}
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "torch": str(torch.__version__),
+        "step": step,
+        "bad": list(bad),
+        "parameters": plain(target.parameters, left_out, where="parameters"),
+        "buffers": plain(dict(target.buffers()), left_out, where="buffers"),
+        "training": {name: module.training for name, module in target.named.items()},
+        "optimizers": [
+            {
+                "kind": type(optimizer).__name__,
+                "parameters": [names.get(id(p), "") for p in parameters_of(optimizer)],
+                "state": plain(optimizer.state_dict(), left_out, where="optimizer"),
+            }
+            for optimizer in optimizers
+        ],
+        "scalers": [plain(scaler.state_dict(), left_out, where="scaler") for scaler in scalers],
+        "batches": plain(batches, left_out, where="batches"),
+        "batches_known": known,
+        "inputs": plain(watch.calls, left_out, where="inputs"),
+        "random": RandomState.now().plain(),
+        "left_out": left_out,
+    }
+
+
+def _batches(watch: Watch) -> tuple[list[Any], str]:
+    """The step's batches, and how they are known.
+
+    A loader's wrapper may fetch ahead: then the batch that was handed out last is not the one
+    that the model got. So those are taken that have a tensor in common with the model's inputs,
+    and where there are none, those that were handed out in this step.
+
+    Returns:
+        The batches, and `"told"`, `"matched"` or `"assumed"`.
+    """
+    if watch.told:
+        return watch.batches, "told"
+    inputs = [tensor for call in watch.calls for tensor in _large(call)]
+    used = [batch for batch in watch.batches if _share(_large(batch), inputs)]
+    return (used, "matched") if used else (watch.batches_now, "assumed")
+
+
+def _large(value: Any) -> list[Tensor]:
+    return [tensor for tensor in plain_tensors(value) if tensor.numel() > 1]
+
+
+def _share(first: list[Tensor], second: list[Tensor]) -> bool:
+    return any(_equal(one, other) for one in first for other in second)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return same_bits(one.detach().cpu(), other.detach().cpu())
+
+
+def write(folder: Path, content: dict[str, Any]) -> Path:
+    """Writes a bundle under a name that nothing has yet; it is whole or not there.
+
+    Raises:
+        OSError: it cannot be written.
+        RuntimeError: it cannot be read back.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(suffix=".part", dir=folder)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        torch.load(temporary, weights_only=True, map_location="cpu", mmap=True)
+        path = _free_name(folder, content["step"])
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return path
+
+
+def _free_name(folder: Path, step: int) -> Path:
+    path = folder / f"step_{step:06}{SUFFIX}"
+    number = 1
+    while path.exists():
+        number += 1
+        path = folder / f"step_{step:06}_{number}{SUFFIX}"
+    return path

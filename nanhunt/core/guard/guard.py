@@ -1,0 +1,374 @@
+"""The guard: a loop goes on although some of its steps go bad."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+
+from nanhunt.core.findings import Ledger, listed
+from nanhunt.core.flow import Sink
+from nanhunt.core.guard import bundle as bundles
+from nanhunt.core.guard.outcome import GuardEvent, GuardReport
+from nanhunt.core.guard.present import bad_gradients, bad_losses, bad_state
+from nanhunt.core.guard.undo import Undo
+from nanhunt.core.guard.watch import Watch
+from nanhunt.core.installed import Installed
+from nanhunt.core.sentinel import Sentinel, StepFacts
+from nanhunt.core.shield import uninterrupted
+from nanhunt.core.surroundings import Surroundings
+from nanhunt.core.target import Target
+from nanhunt.errors import GuardStoppedError, PoisonedStateError, UsageError
+
+POLICIES = {
+    "stop": "stopped",
+    "skip_batch": "skipped",
+    "restore_buffers": "restored buffers",
+    "rollback": "rolled back",
+}
+_EVENTS_KEPT = 100
+
+
+def guard(
+    model: Any,
+    optimizer: Optimizer | Iterable[Optimizer] | None = None,
+    *,
+    scaler: GradScaler | Iterable[GradScaler] | None = None,
+    policy: str = "stop",
+    every: int = 1,
+    limit: int = 10,
+    total: int = 1000,
+    keep_every: int = 100,
+    bundle: str | Path | None = "nanhunt_bundles",
+    max_bundles: int = 1,
+) -> Guard:
+    """Guards the training loop inside a `with` block: bad steps are undone, counted and kept.
+
+    A step is what the loop does for one `optimizer.step()`, or for one of each optimizer. It is
+    bad when a loss, parameter, buffer or optimizer state is not finite at its end; steps that a
+    GradScaler leaves out by itself are not. Healthy steps are not changed in any bit.
+
+    Args:
+        model: a module, or a dict or sequence of modules (generator and discriminator).
+        optimizer, scaler: one or several; others show up when they are used.
+        policy: what to do with a bad step.
+            `"stop"`: undo it and end the loop with `GuardStoppedError`.
+            `"skip_batch"`: parameters, optimizer, scaler, buffers and random generators are put
+            back as before the batch, and the loop goes on. A learning rate schedule counts it,
+            unless the loop asks `undone`.
+            `"restore_buffers"`: buffers alone are put back, for loops that leave out bad
+            batches themselves; anything else that is bad stops the loop.
+            `"rollback"`: parameters, optimizer, scaler and buffers are put back to the last
+            good snapshot, the data and the learning rate schedule go on.
+        every: check after so many steps; what is undone is then all of them.
+        limit: stop at so many bad steps in a row.
+        total: stop at so many bad steps altogether.
+        keep_every: with `"rollback"`, steps between good snapshots.
+        bundle: folder for what is needed to hunt a bad step later (`hunt_bundle`): parameters,
+            buffers, optimizer and scaler state, batch, random state. None for no bundle.
+            With `every` above 1 none is written: which of the steps went bad is not known.
+        max_bundles: how many of them to write at most.
+
+    Returns:
+        The guard, a context manager; its `report` says what it did.
+
+    Raises:
+        UsageError: the arguments cannot work.
+        PoisonedStateError: on entering, parameters, buffers or optimizer state are bad already.
+        HuntBusyError: on entering, while another guard or hunt is active.
+
+    Example:
+        >>> import torch, nanhunt
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> with nanhunt.guard(model, optimizer, policy="skip_batch", bundle=None) as guard:
+        ...     for scale in (1.0, float("inf"), 1.0):
+        ...         optimizer.zero_grad()
+        ...         model(torch.ones(1, 2) * scale).sum().backward()
+        ...         optimizer.step()
+        >>> guard.report.counts
+        {'skipped': 1}
+    """
+    if policy not in POLICIES:
+        raise UsageError(f"policy is {policy!r}; known are {', '.join(map(repr, POLICIES))}")
+    numbers = {"every": every, "limit": limit, "total": total, "keep_every": keep_every}
+    for name, number in numbers.items():
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise UsageError(f"{name} must be a whole number of at least 1, not {number!r}")
+    parts = Target(model), listed(optimizer, Optimizer, "optimizer")
+    folder = Path(bundle) if bundle is not None and every == 1 else None
+    return Guard(*parts, listed(scaler, GradScaler, "scaler"), policy, numbers, folder, max_bundles)
+
+
+class Guard:
+    """An active guard; made by `nanhunt.guard`."""
+
+    def __init__(
+        self,
+        target: Target,
+        optimizers: list[Optimizer],
+        scalers: list[GradScaler],
+        policy: str,
+        numbers: dict[str, int],
+        folder: Path | None,
+        max_bundles: int,
+    ) -> None:
+        self._target, self._optimizers, self._scalers = target, optimizers, scalers
+        self._policy, self._numbers = policy, numbers
+        self._folder, self._bundles_left = folder, max_bundles
+        self._undo = Undo(target, optimizers, scalers, policy == "rollback")
+        self._acquitted = Ledger(target).acquitted
+        self._watch = Watch(
+            target,
+            optimizers,
+            self._begin,
+            self._end,
+            self._left_out,
+            self._undo.snapshot.before_optimizer,
+        )
+        self._stack = contextlib.ExitStack()
+        self._checking = False
+        self._doomed = self._bad = False
+        self._asked = self._watch.since
+        self._good_at: int | None = None
+        self._steps = self._checks = self._in_a_row = 0
+        self._counts: dict[str, int] = {}
+        self._events: list[GuardEvent] = []
+        self._notes: list[str] = []
+        self._stopped: GuardStoppedError | None = None
+
+    # -- the public face --------------------------------------------------------------------------
+
+    @property
+    def report(self) -> GuardReport:
+        """What it has done so far."""
+        at_hand = self._watch.open and bool(self._watch.stepped or self._bad)
+        return GuardReport(
+            steps=self._steps + at_hand,
+            checks=self._checks,
+            counts=dict(self._counts),
+            events=tuple(self._events),
+            stopped=str(self._stopped or ""),
+            notes=tuple(dict.fromkeys(self._notes)),
+        )
+
+    @property
+    def undone(self) -> bool:
+        """Whether the step at hand went bad and was undone, until the next one begins."""
+        return self._doomed
+
+    def batches(self, data: Iterable[Any]) -> Iterator[Any]:
+        """Hands out the batches of an iterable that is no DataLoader, or wraps one.
+
+        Only then is a step known to begin where its batch is made, and its batch in the bundle.
+        """
+        return self._watch.hand_out(data)
+
+    def batch(self, batch: Any) -> None:
+        """Tells that the loop has just got this batch; for callbacks of frameworks."""
+        self._watch.batch(batch)
+
+    # -- entering and leaving ---------------------------------------------------------------------
+
+    def __enter__(self) -> Guard:
+        bad = bad_state(self._target, self._optimizers, self._acquitted)
+        if bad:
+            raise PoisonedStateError(
+                f"{names(bad)}: not finite before the first step. A guard has nothing good to go "
+                "back to: look at the checkpoint with nanhunt.doctor"
+            )
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(Installed(self._watch.tape, Surroundings(None)))
+            stack.callback(self._undo.release)
+            stack.enter_context(self._watch)
+            stack.callback(self._set_checking, False)
+            self._sentinel = self._make_sentinel()
+            self._watch.ensure_open()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, _traceback: Any) -> None:
+        try:
+            if kind is None:
+                self._watch.end_of_loop()
+        finally:
+            with uninterrupted():
+                self._undo.scalers_now()
+                self._stack.close()
+
+    def _make_sentinel(self) -> Sentinel:
+        sentinel = Sentinel(
+            self._target,
+            self._undo.snapshot,
+            self._optimizers,
+            self._scalers,
+            acquitted=self._acquitted,
+        )
+        sentinel.before_backward = self._watch.before_backward
+        sentinel.after_update = self._after_update
+        sentinel.after_skip = self._after_skip
+        return sentinel
+
+    def _set_checking(self, on: bool) -> None:
+        if on != self._checking:
+            with uninterrupted():
+                self._checking = on
+                if on:
+                    self._sentinel.__enter__()
+                else:
+                    self._sentinel.__exit__()
+
+    # -- steps ------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """A step begins: called before the first forward pass."""
+        place = self._steps % self._numbers["every"]
+        self._undo.scalers_now()
+        self._doomed = self._bad = False
+        if place == 0:
+            self._undo.begin()
+            self._asked = self._watch.asked or self._watch.since
+            if self._policy == "rollback":
+                self._keep_good()
+        self._set_checking(place == self._numbers["every"] - 1)
+        self._sentinel.facts = StepFacts()
+
+    def _keep_good(self) -> None:
+        """Takes the snapshot to roll back to, when the last one is old enough."""
+        old = self._good_at is None or self._steps - self._good_at >= self._numbers["keep_every"]
+        if old and not bad_state(self._target, self._optimizers, self._acquitted):
+            self._undo.keep()
+            self._good_at = self._steps
+
+    def _end(self) -> None:
+        """It has ended, healthy or undone."""
+        self._steps += 1
+        if self._checking and not self._bad:
+            self._in_a_row = 0
+            self._undo.settle()
+
+    def _left_out(self) -> None:
+        """The loop dropped a batch after its forward pass: buffers may have taken it in."""
+        if self._checking:
+            self._look(alone=True)
+
+    def _after_update(self, _optimizer: Optimizer) -> None:
+        if self._doomed or self._stopped is not None:
+            self._undo.now(self._asked)
+            if self._stopped is not None:
+                raise self._stopped
+        elif self._checking:
+            self._look()
+        self._watch.after_check()
+
+    def _after_skip(self, optimizer: Optimizer) -> None:
+        self._watch.note_update(optimizer)
+        if not self._doomed:
+            self._look()
+
+    # -- looking ----------------------------------------------------------------------------------
+
+    def _look(self, alone: bool = False) -> None:
+        """Reads the screens; acts when something is bad.
+
+        Args:
+            alone: whether other ranks may be elsewhere.
+        """
+        facts = self._sentinel.finish()
+        self._checks += 1
+        bad = self._confirmed(facts) if facts.suspects else []
+        if bad if alone else any_rank(bool(bad), self._target):
+            self._failed(bad)
+
+    def _confirmed(self, facts: StepFacts) -> list[Sink]:
+        """What is bad among what made the screens trip; finite sums may overflow."""
+        bad = bad_losses(facts.losses)
+        if any(label.startswith("gradients") for label in facts.suspects):
+            bad += bad_gradients(self._target, self._optimizers)
+        bad += bad_state(self._target, self._optimizers, self._acquitted)
+        if not bad:
+            self._sentinel.test_exactly(facts.suspects)
+        return bad
+
+    # -- acting -----------------------------------------------------------------------------------
+
+    def _failed(self, bad: list[Sink]) -> None:
+        told = tuple(str(sink) for sink in bad) or ("another rank",)
+        self._bad = True
+        self._in_a_row += 1
+        written = self._keep_bundle(told)
+        trouble = self._act()
+        failures = sum(self._counts.values()) + 1
+        if self._policy == "stop":
+            trouble = trouble or "policy stop"
+        elif self._in_a_row >= self._numbers["limit"]:
+            trouble = trouble or f"{self._in_a_row} bad steps in a row (limit)"
+        elif failures >= self._numbers["total"]:
+            trouble = trouble or f"{failures} bad steps altogether (total)"
+        action = "stopped" if trouble else POLICIES[self._policy]
+        self._counts[action] = self._counts.get(action, 0) + 1
+        event = GuardEvent(self._steps, told, action, written)
+        if len(self._events) < _EVENTS_KEPT:
+            self._events.append(event)
+        if trouble:
+            self._stopped = GuardStoppedError(f"{trouble}; {event}")
+            raise self._stopped
+
+    def _act(self) -> str:
+        """Does what the policy says; returns why that does not do, or an empty string."""
+        undo = self._undo
+        if undo.missing:
+            return f"the step could not be undone ({undo.missing})"
+        if self._policy == "restore_buffers":
+            undo.buffers()
+            left = bad_state(self._target, self._optimizers, self._acquitted)
+            if left:
+                undo.now(self._asked)
+                return f"buffers alone do not help: {names(left)}"
+            return ""
+        self._doomed = True
+        lost = undo.now(self._asked)
+        if lost:
+            self._notes.append(f"step {self._steps}: could not put back {lost}")
+        if self._policy == "rollback":
+            undo.roll_back()
+        left = bad_state(self._target, self._optimizers, self._acquitted)
+        return f"bad before the step began: {names(left)}" if left else ""
+
+    def _keep_bundle(self, told: tuple[str, ...]) -> str:
+        """Writes the bundle, with the state at the start of the step; returns its path."""
+        if self._folder is None or self._bundles_left <= 0 or self._undo.missing:
+            return ""
+        self._bundles_left -= 1
+        try:
+            with self._undo.at_start(self._watch):
+                content = bundles.content_of(
+                    self._target, self._optimizers, self._scalers, self._watch, self._steps, told
+                )
+                return str(bundles.write(self._folder, content))
+        except (OSError, RuntimeError, MemoryError, pickle.PickleError) as error:
+            self._notes.append(f"no bundle of step {self._steps}: {error}")
+            return ""
+
+
+def names(bad: list[Sink]) -> str:
+    """The first few names of what is bad."""
+    more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+    return ", ".join(str(sink) for sink in bad[:3]) + more
+
+
+def any_rank(bad: bool, target: Target) -> bool:
+    """Whether the step is bad on this rank of a distributed run or another: all act alike."""
+    ranks = torch.distributed
+    if not (ranks.is_available() and ranks.is_initialized() and ranks.get_world_size() > 1):
+        return bad
+    device = next(iter(target.parameters.values())).device
+    flag = torch.tensor(float(bad), device=device)
+    ranks.all_reduce(flag, ranks.ReduceOp.MAX)
+    return bool(flag.item())
