@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from nanhunt.core.compare import compare as compare
     from nanhunt.core.doctor.doctor import doctor as doctor
     from nanhunt.core.doctor.recalibrate import recalibrate as recalibrate
-    from nanhunt.core.guard.guard import guard as guard
     from nanhunt.core.guard.later import hunt_bundle as hunt_bundle
+    from nanhunt.core.guard.start import guard as guard
     from nanhunt.core.hunt import hunt as hunt
     from nanhunt.core.hunt import last_report as last_report
     from nanhunt.core.preflight import preflight as preflight
@@ -44,7 +44,7 @@ _HOME = {
     "Diagnosis": "nanhunt.diagnosis",
     "doctor": "nanhunt.core.doctor.doctor",
     "recalibrate": "nanhunt.core.doctor.recalibrate",
-    "guard": "nanhunt.core.guard.guard",
+    "guard": "nanhunt.core.guard.start",
     "hunt_bundle": "nanhunt.core.guard.later",
     "NanhuntError": "nanhunt.errors",
     "Preflight": "nanhunt.facts",

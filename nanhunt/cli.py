@@ -8,17 +8,25 @@ import io
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import nanhunt
 from nanhunt.errors import NanhuntError, ReportFormatError, UsageError
 
 EXIT_UNHEALTHY = 1  # a checkpoint is bad, and no healthy copy of it was written
+EXIT_FOUND = 3  # a script that was watched has gone bad
 EXIT_BAD_INPUT = 2  # as argparse itself exits for arguments it cannot use
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns 0, 1 when `doctor` finds it bad, 2 when input cannot be used."""
+    """Runs one command; returns its exit code.
+
+    0; 1 when `doctor` finds something bad, or a script that was run raised an exception; 2 when
+    input cannot be used; 3 when the training of a script that was run went bad.
+    """
     options = _parser().parse_args(arguments)
+    if options.command == "run":
+        return _run(options)  # what a script raises or prints is its own
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Unicode gets a "?"
@@ -53,6 +61,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     doctor.add_argument("--json", action="store_true", help="print a JSON list of diagnoses")
     doctor.set_defaults(run=_doctor)
+    run = commands.add_parser("run", help="run a training script, watched")
+    run.add_argument("script", help="a Python file; it is run as it is")
+    run.add_argument("arguments", nargs=argparse.REMAINDER, help="what the script is given")
+    run.add_argument("--report", metavar="FILE", help="instead of SCRIPT.nanhunt.json")
+    run.add_argument("--bundle", metavar="FOLDER", default="nanhunt_bundles")
+    run.add_argument("--no-bundle", action="store_true", help="keep no state of the failing step")
+    run.set_defaults(run=_run)
     causes = commands.add_parser("causes", help="list the causes that a report may name")
     causes.add_argument("id", nargs="?", help="only this one, with the source of its rule")
     causes.set_defaults(run=_causes)
@@ -91,6 +106,44 @@ def _doctor(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([found.to_dict() for found in diagnoses], indent=1, allow_nan=False))
     return max(codes)
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Runs a script under watch; what it prints, raises and exits with stays its own."""
+    from nanhunt.core.headless import ScriptWatch, script_frames
+
+    if not Path(options.script).is_file():
+        print(f"nanhunt: {options.script}: there is no such script", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    watch = ScriptWatch(None if options.no_bundle else Path(options.bundle))
+    ended: SystemExit | None = None
+    code = 0
+    try:
+        watch.run(options.script, options.arguments)
+    except SystemExit as error:
+        ended = error
+    except Exception as error:  # noqa: BLE001  told as Python would tell it
+        own = error.with_traceback(script_frames(error.__traceback__, options.script))
+        sys.excepthook(type(own), own, own.__traceback__)
+        code = 1
+    report = watch.report
+    if report is not None and not report.healthy:
+        path = report.save(options.report or Path(options.script).stem)
+        _say(f"{report}\n\nReport: {path}\nBundle: {watch.bundle or watch.trouble or 'none'}")
+        return EXIT_FOUND
+    if report is None:
+        _say("nanhunt: nothing was trained that could be watched")
+    else:
+        _say(f"nanhunt: {report.steps_run} steps, nothing went bad")
+    if ended is not None:
+        raise ended
+    return code
+
+
+def _say(text: str) -> None:
+    """Writes to stderr, also where that has no Unicode."""
+    encoding = getattr(sys.stderr, "encoding", None) or "ascii"
+    print(text.encode(encoding, "replace").decode(encoding), file=sys.stderr)
 
 
 def _line(error: Exception) -> str:

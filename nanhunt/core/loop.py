@@ -22,6 +22,7 @@ from nanhunt.core.examine import Examiner, sink_finding
 from nanhunt.core.findings import Ledger, listed
 from nanhunt.core.flow import Sink
 from nanhunt.core.observe import Activity, Observer
+from nanhunt.core.present import confirmed
 from nanhunt.core.progress import Progress
 from nanhunt.core.replay import Replayer
 from nanhunt.core.rng import RandomState
@@ -125,7 +126,7 @@ class LoopHunt:
                 acquitted=self._ledger.acquitted,
                 activity=activity,
             )
-            self._sentinel.after_update = self._end_of_step
+            self._sentinel.after_update = self._sentinel.after_skip = self._end_of_step
             self._sentinel.__enter__()
             if self._observer is not None:
                 self._observer.__enter__()
@@ -185,8 +186,12 @@ class LoopHunt:
         return self._sentinel.finish()
 
     def _look(self, facts: StepFacts) -> None:
-        if facts.suspects:
+        if not facts.suspects:
+            return
+        if confirmed(facts, self._target, self._optimizers, self._ledger.acquitted):
             self._caught = facts
+        else:
+            self._sentinel.test_exactly(facts.suspects)
 
     def _stop_observing(self) -> None:
         if self._observer is not None:

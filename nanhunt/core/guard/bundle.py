@@ -7,7 +7,9 @@ gets its name.
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import pickle
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,33 +21,52 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from nanhunt.core.guard.plain import plain
-from nanhunt.core.guard.watch import Watch
 from nanhunt.core.rng import RandomState
 from nanhunt.core.stats import plain_tensors, same_bits
 from nanhunt.core.target import Target, parameters_of
 
 FORMAT, VERSION = "nanhunt.bundle", 1
 SUFFIX = ".nanhunt.pt"
+NOT_WRITTEN = (OSError, RuntimeError, MemoryError, pickle.PickleError)  # what `write` may raise
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """What a loop has been given in a step.
+
+    Attributes:
+        batches: batches of this step.
+        before: those of the step before, which a loader may have fetched ahead for this one.
+        told: whether the batches are those of this step for certain.
+        calls: positional and keyword inputs of the model's calls.
+    """
+
+    batches: list[Any]
+    before: list[Any]
+    told: bool
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]]
 
 
 def content_of(
     target: Target,
     optimizers: Sequence[Optimizer],
     scalers: Sequence[GradScaler],
-    watch: Watch,
+    given: Given,
     step: int,
     bad: Sequence[str],
+    random: RandomState | None = None,
 ) -> dict[str, Any]:
     """The present state and the batch of the step at hand, as tensors and plain data.
 
     Args:
         target, optimizers, scalers: whose state to keep.
-        watch: knows the batch.
+        given: the batch.
         step: number of the step.
         bad: names of what was not finite.
+        random: the random generators after the batch was made; as they are now if None.
     """
     left_out: list[str] = []
-    batches, known = _batches(watch)
+    batches, known = _batches(given)
     names = {id(parameter): name for name, parameter in target.parameters.items()}
     return {
         "format": FORMAT,
@@ -67,13 +88,13 @@ def content_of(
         "scalers": [plain(scaler.state_dict(), left_out, where="scaler") for scaler in scalers],
         "batches": plain(batches, left_out, where="batches"),
         "batches_known": known,
-        "inputs": plain(watch.calls, left_out, where="inputs"),
-        "random": RandomState.now().plain(),
+        "inputs": plain(given.calls, left_out, where="inputs"),
+        "random": (random or RandomState.now()).plain(),
         "left_out": left_out,
     }
 
 
-def _batches(watch: Watch) -> tuple[list[Any], str]:
+def _batches(given: Given) -> tuple[list[Any], str]:
     """The step's batches, and how they are known.
 
     A loader's wrapper may fetch ahead: then the batch that was handed out last is not the one
@@ -83,11 +104,11 @@ def _batches(watch: Watch) -> tuple[list[Any], str]:
     Returns:
         The batches, and `"told"`, `"matched"` or `"assumed"`.
     """
-    if watch.told:
-        return watch.batches, "told"
-    inputs = [tensor for call in watch.calls for tensor in _large(call)]
-    used = [batch for batch in watch.batches if _share(_large(batch), inputs)]
-    return (used, "matched") if used else (watch.batches_now, "assumed")
+    if given.told:
+        return given.batches, "told"
+    inputs = [tensor for call in given.calls for tensor in _large(call)]
+    used = [b for b in (*given.before, *given.batches) if _share(_large(b), inputs)]
+    return (used, "matched") if used else (given.batches, "assumed")
 
 
 def _large(value: Any) -> list[Tensor]:

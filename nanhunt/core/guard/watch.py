@@ -19,6 +19,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
+from nanhunt.core.guard.bundle import Given
 from nanhunt.core.rng import RandomState
 from nanhunt.core.shield import uninterrupted
 from nanhunt.core.tape import Tape
@@ -27,17 +28,28 @@ from nanhunt.core.target import Target
 _CALLS_KEPT = 8  # inputs of the model's calls in one step
 
 
-class _Loaders(Tape):
-    """Tells before a DataLoader hands out a batch."""
+class Loaders(Tape):
+    """The batches that DataLoaders hand out in this step and the one before.
+
+    Args:
+        before: called before each batch is made.
+    """
 
     def __init__(self, before: Callable[[], None]) -> None:
         super().__init__(past=1)
         self._before = before
 
     def take(self, source: Callable[[], Any]) -> Any:
+        """As of any tape; `before` is called first."""
         if not self._inside:
             self._before()
         return super().take(source)
+
+    def batches(self) -> tuple[list[Any], list[Any]]:
+        """The batches of this step, and those of the step before."""
+        past = self._past[-1] if self._past else []
+        now, before = ([item for item, end, _ in es if end is None] for es in (self.items, past))
+        return now, before
 
 
 class Watch:
@@ -75,7 +87,7 @@ class Watch:
         self._optimizers = optimizers
         self._begin, self._end, self._left_out = begin, end, left_out
         self._before = before_update
-        self.tape = _Loaders(self._before_loader)
+        self.tape = Loaders(self._before_loader)
         self.asked: RandomState | None = None
         self.since = RandomState.now()
         self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
@@ -105,23 +117,11 @@ class Watch:
             self.tape.next_step()
             self.tape.next_step()
 
-    @property
-    def batches(self) -> list[Any]:
-        """The batches of this step and, from DataLoaders, of the one before, oldest first."""
+    def given(self) -> Given:
+        """What the loop has been given in this step."""
         if self._told is not None:
-            return [batch for batch, _ in self._told]
-        before = [item for past in self.tape._past for item, end, _ in past if end is None]
-        return [*before, *self.batches_now]
-
-    @property
-    def batches_now(self) -> list[Any]:
-        """The batches that were handed out in this step."""
-        return [item for item, end, _ in self.tape.items if end is None]
-
-    @property
-    def told(self) -> bool:
-        """Whether the batches are those of this step for certain."""
-        return self._told is not None
+            return Given([batch for batch, _ in self._told], [], True, self.calls)
+        return Given(*self.tape.batches(), False, self.calls)
 
     @property
     def after_batch(self) -> RandomState:

@@ -8,10 +8,31 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nanhunt.core.flow import Sink
+from nanhunt.core.sentinel import StepFacts
 from nanhunt.core.stats import count_bad, screen
 from nanhunt.core.target import Target
 
 Named = tuple[str, str, Tensor]
+
+
+def confirmed(
+    facts: StepFacts,
+    target: Target,
+    optimizers: Collection[Optimizer],
+    acquitted: Collection[str] = (),
+) -> list[Sink]:
+    """What is bad after a step whose screens tripped; finite values may do that, as sums overflow.
+
+    Args:
+        facts: what the sentinel saw.
+        target: the model.
+        optimizers: all that are known.
+        acquitted: names of buffers that may be infinite (masks).
+    """
+    bad = bad_losses(facts.losses)
+    if any(label.startswith("gradients") for label in facts.suspects):
+        bad += bad_gradients(target, optimizers)
+    return bad + bad_state(target, optimizers, acquitted)
 
 
 def bad_state(

@@ -1,0 +1,214 @@
+"""A script, run as Python would run it, with its training watched from outside.
+
+Nothing is known of the script's model. The first time that a module is called with gradients on
+while there is an optimizer, the modules that hold the optimizers' parameters are looked up, and
+from then on the loop is watched as a `%%nanhunt` cell's is.
+"""
+
+from __future__ import annotations
+
+import gc
+import runpy
+import sys
+import types
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from nanhunt.core.guard import bundle as bundles
+from nanhunt.core.guard.watch import Loaders
+from nanhunt.core.installed import Installed
+from nanhunt.core.loop import LoopHunt
+from nanhunt.core.rng import RandomState
+from nanhunt.core.sentinel import StepFacts
+from nanhunt.core.shield import uninterrupted
+from nanhunt.core.surroundings import Surroundings
+from nanhunt.core.target import parameters_of
+from nanhunt.report import Report
+
+
+class ScriptWatch:
+    """Runs one script and watches its training.
+
+    Args:
+        folder: where to write the bundle of the failing step; None for no bundle.
+
+    Attributes:
+        report: what has been found; None when nothing was trained.
+        bundle: the file that was written, or None.
+        notes: what could not be done.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._hunt: _ScriptHunt | None = None
+        self._tape = Loaders(lambda: None)
+        self._installed = Installed(self._tape, Surroundings(None))
+        self._optimizers: list[weakref.ref[Optimizer]] = []
+        self._undo: list[Callable[[], None]] = []
+
+    @property
+    def report(self) -> Report | None:
+        """What has been found; None when nothing was trained."""
+        return self._hunt.report if self._hunt is not None else None
+
+    @property
+    def bundle(self) -> Path | None:
+        """The file that was written of the failing step."""
+        return self._hunt.bundle if self._hunt is not None else None
+
+    @property
+    def trouble(self) -> str:
+        """Why there is no bundle, or an empty string."""
+        return self._hunt.trouble if self._hunt is not None else ""
+
+    def run(self, script: str, arguments: Sequence[str]) -> None:
+        """Runs the script as `python script arguments` would, up to the first bad step.
+
+        Raises:
+            BaseException: whatever the script raises, unchanged.
+        """
+        with self, _as_main_program(script, arguments):
+            runpy.run_path(script, run_name="__main__")
+
+    def __enter__(self) -> ScriptWatch:
+        with uninterrupted():
+            self._patch(Optimizer, "__init__", self._note_optimizer)
+            self._patch(nn.Module, "__call__", self._before_call)
+        return self
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool:
+        with uninterrupted():
+            self._stop_scouting()
+        if self._hunt is None:
+            return False
+        try:
+            if isinstance(error, SystemExit):  # a script's ordinary end
+                return self._hunt.__exit__(None, None, None)
+            swallowed = self._hunt.__exit__(kind, error, traceback)
+        finally:
+            self._installed.__exit__()
+        return swallowed and not isinstance(error, KeyboardInterrupt)
+
+    # -- before the training has begun ------------------------------------------------------------
+
+    def _patch(self, owner: Any, name: str, before: Callable[..., None]) -> None:
+        original = owner.__dict__[name]
+
+        def patched(*args: Any, **kwargs: Any) -> Any:
+            before(*args)
+            return original(*args, **kwargs)
+
+        setattr(owner, name, patched)
+        self._undo.append(lambda: setattr(owner, name, original))
+
+    def _stop_scouting(self) -> None:
+        while self._undo:
+            self._undo.pop()()
+
+    def _note_optimizer(self, optimizer: Optimizer, *_: Any) -> None:
+        self._optimizers.append(weakref.ref(optimizer))
+
+    def _before_call(self, _module: nn.Module, *_: Any) -> None:
+        if not torch.is_grad_enabled() or not self._undo:
+            return
+        optimizers = [o for o in (ref() for ref in self._optimizers) if o is not None]
+        if not any(hasattr(optimizer, "param_groups") for optimizer in optimizers):
+            return
+        models = models_of(optimizers)
+        if not models:
+            return
+        self._stop_scouting()
+        hunt = _ScriptHunt(models, self._tape, self._folder)
+        with uninterrupted():
+            self._installed.__enter__()
+            self._hunt = hunt
+            hunt.__enter__()
+
+
+class _ScriptHunt(LoopHunt):
+    """Keeps a bundle of the step that it has found to be bad."""
+
+    def __init__(self, models: dict[str, nn.Module], tape: Loaders, folder: Path | None) -> None:
+        model = next(iter(models.values())) if len(models) == 1 else models
+        # The script may have modes of its own on torch's stack, and ours would not be the last.
+        super().__init__(model, complex_half=False, progress=False)
+        self._tape, self._folder = tape, folder
+        self.bundle: Path | None = None
+        self.trouble = ""
+
+    def _begin(self) -> None:
+        self._tape.next_step()
+        super()._begin()
+
+    def _examine(self, facts: StepFacts) -> None:
+        super()._examine(facts)
+        finding = self.report.finding
+        if finding is None or self._folder is None:
+            return
+        try:
+            self.bundle = bundles.write(self._folder, self._content(finding.reaches))
+        except bundles.NOT_WRITTEN as error:
+            self.trouble = str(error)
+
+    def _content(self, bad: Iterable[str]) -> dict[str, Any]:
+        """The state stands at the start of the step."""
+        calls = [(call.args, call.kwargs) for call in self._calls]
+        given = bundles.Given(*self._tape.batches(), False, calls)
+        made = [random for _, end, random in self._tape.items if end is None]
+        return bundles.content_of(
+            self._target,
+            self._optimizers,
+            self._scalers,
+            given,
+            self._ledger.steps_run - 1,
+            tuple(bad),
+            made[0] if made else RandomState.now(),
+        )
+
+
+def models_of(optimizers: Iterable[Optimizer]) -> dict[str, nn.Module]:
+    """The outermost modules that hold parameters of the optimizers, by their names.
+
+    A name is that of a variable of the program where there is one, or the class's.
+    """
+    wanted = {id(p) for optimizer in optimizers for p in parameters_of(optimizer)}
+    # `type(...)` instead of isinstance: proxies in memory may act on `__class__`.
+    modules = [thing for thing in gc.get_objects() if issubclass(type(thing), nn.Module)]
+    holders = [m for m in modules if any(id(p) in wanted for p in m.parameters())]
+    inner = {id(child) for m in holders for child in m.modules() if child is not m}
+    named: dict[str, nn.Module] = {}
+    variables = {id(value): name for name, value in vars(sys.modules["__main__"]).items()}
+    for module in (m for m in holders if id(m) not in inner):
+        name = base = variables.get(id(module), type(module).__name__.lower())
+        number = 1
+        while name in named:
+            number += 1
+            name = f"{base} {number}"
+        named[name] = module
+    return named
+
+
+def script_frames(traceback: types.TracebackType | None, script: str) -> types.TracebackType | None:
+    """A traceback without the frames of what ran the script."""
+    first = traceback
+    while first is not None and first.tb_frame.f_code.co_filename != script:
+        first = first.tb_next
+    return first or traceback
+
+
+@contextmanager
+def _as_main_program(script: str, arguments: Sequence[str]) -> Iterator[None]:
+    argv, path = sys.argv, list(sys.path)
+    sys.argv = [script, *arguments]
+    sys.path[0] = str(Path(script).resolve().parent)
+    try:
+        yield
+    finally:
+        sys.argv, sys.path[:] = argv, path

@@ -1,0 +1,218 @@
+"""`python -m nanhunt run train.py`: scripts in processes of their own, up to two of the stories."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import nanhunt
+
+ROOT = Path(nanhunt.__file__).resolve().parent.parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'examples'}"}
+
+TRAIN = """
+import sys, time
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+import beside
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.1))
+
+    def forward(self, x, *, scale=1.0):
+        return torch.exp((self.body(x) * scale).abs() * x.abs().amax())  # culprit
+
+def main():
+    torch.manual_seed(0)
+    net = Net()
+    with torch.no_grad():
+        net(torch.ones(2, 4))
+    optimizer = torch.optim.Adam(net.parameters())
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0, enabled="amp" in sys.argv)
+    data = [torch.randn(3, 4) * 0.1 for _ in range(9)]
+    if "bad" in sys.argv:
+        data[5] *= 2000
+    for index, x in enumerate(DataLoader(data, batch_size=None)):
+        optimizer.zero_grad()
+        loss = net(x, scale=0.5).mean()
+        if "raise" in sys.argv and index == 3:
+            raise OSError("mine")
+        if "wait" in sys.argv and index == 3:
+            print("waiting", flush=True)
+            time.sleep(60)
+        try:
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        except Exception:
+            pass  # what scripts do; it must not hide the failure
+    print(sum(p.double().sum().item() for p in net.parameters()), sys.argv, __name__)
+    sys.exit(7 if "seven" in sys.argv else 0)
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    (tmp_path / "code").mkdir()
+    path = tmp_path / "code" / "train.py"
+    path.write_text(TRAIN, encoding="utf-8")
+    (path.parent / "beside.py").write_text("", encoding="utf-8")
+    return path
+
+
+def command(script: Path, *arguments: str, bare: bool = False, before: tuple[str, ...] = ()) -> Any:
+    how = [] if bare else ["-m", "nanhunt", "run", *before]
+    return subprocess.run(
+        [sys.executable, *how, str(script), *arguments],
+        cwd=script.parent.parent,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+
+
+def test_a_healthy_script_does_what_it_does_alone(script: Path) -> None:
+    for arguments in ((), ("seven", "--steps", "3"), ("amp",)):
+        alone = command(script, *arguments, bare=True)
+        watched = command(script, *arguments)
+        assert watched.stdout == alone.stdout != ""
+        assert watched.returncode == alone.returncode
+        assert watched.stderr == "nanhunt: 9 steps, nothing went bad\n"
+    assert list(script.parent.parent.iterdir()) == [script.parent]
+
+
+@pytest.mark.parametrize("amp", [(), ("amp",)])
+def test_a_failing_script_leaves_its_report_its_bundle_and_a_code(
+    script: Path, amp: tuple[str, ...]
+) -> None:
+    done = command(script, "bad", *amp)
+    assert done.returncode == 3, done.stderr
+    folder = script.parent.parent
+    report = nanhunt.load_report(folder / "train.nanhunt.json")
+    assert report.finding is not None
+    assert (report.finding.step, report.finding.op) == (5, "aten.exp.default")
+    assert report.finding.source is not None
+    assert report.finding.source.code.endswith("# culprit")
+    assert str(report) in done.stderr
+    (bundle,) = (folder / "nanhunt_bundles").iterdir()
+    content = torch.load(bundle, weights_only=True)
+    assert (content["step"], content["batches_known"]) == (5, "matched")
+    assert content["batches"][0].abs().max() > 100
+    assert content["inputs"][0][1] == {"scale": 0.5}
+
+
+def test_where_report_and_bundle_go_can_be_said(script: Path) -> None:
+    done = command(script, "bad", before=("--report", "out/x", "--no-bundle"))
+    assert done.returncode != 0
+    (script.parent.parent / "out").mkdir()
+    done = command(script, "bad", before=("--report", "out/x", "--no-bundle"))
+    assert done.returncode == 3, done.stderr
+    assert [p.name for p in (script.parent.parent / "out").iterdir()] == ["x.nanhunt.json"]
+    assert not (script.parent.parent / "nanhunt_bundles").exists()
+
+
+def test_an_exception_of_the_script_is_its_own(script: Path) -> None:
+    alone, watched = command(script, "raise", bare=True), command(script, "raise")
+    assert watched.returncode == alone.returncode == 1
+    assert watched.stderr.startswith(alone.stderr)
+    assert watched.stderr.endswith("OSError: mine\nnanhunt: 3 steps, nothing went bad\n")
+
+
+def test_ctrl_c_is_the_scripts_own(script: Path) -> None:
+    codes = []
+    for how in ([], ["-m", "nanhunt", "run"]):
+        with subprocess.Popen(
+            [sys.executable, *how, str(script), "wait"],
+            env=ENVIRONMENT,
+            cwd=script.parent.parent,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "waiting\n"
+            time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=60)
+            assert told.rstrip().endswith("KeyboardInterrupt")
+            codes.append(process.returncode)
+    assert codes[0] == codes[1] == -signal.SIGINT
+
+
+def test_a_script_that_is_not_there_is_named(tmp_path: Path) -> None:
+    done = command(tmp_path / "a" / "none.py") if (tmp_path / "a").mkdir() is None else None
+    assert done.returncode == 2
+    assert "none.py: there is no such script" in done.stderr
+
+
+def test_a_script_that_trains_nothing_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    script = tmp_path / "a" / "x.py"
+    script.write_text("print('hello')")
+    done = command(script)
+    assert (done.returncode, done.stdout) == (0, "hello\n")
+    assert done.stderr == "nanhunt: nothing was trained that could be watched\n"
+
+
+# -- the stories --------------------------------------------------------------------------------
+
+INPAINTING = """
+from stories import fourier_inpainting
+story = fourier_inpainting.build(broken=True)
+for _ in range(12):
+    story.step_fn()
+print("valid batches:", story.extras["evaluate"]())
+"""
+
+RESUMED = """
+from stories import resumed_diffusion
+story = resumed_diffusion.build(broken=True)
+for _ in range(12):
+    story.step_fn()
+"""
+
+
+def told_script(folder: Path, text: str) -> Path:
+    (folder / "code").mkdir()
+    script = folder / "code" / "train.py"
+    script.write_text(text, encoding="utf-8")
+    return script
+
+
+def test_the_inpainting_run_is_caught_long_before_its_validation(tmp_path: Path) -> None:
+    script = told_script(tmp_path, INPAINTING)
+    assert command(script, bare=True).stdout == "valid batches: (0, 4)\n"
+    done = command(script)
+    assert done.returncode == 3, done.stderr
+    assert done.stdout == ""
+    finding = nanhunt.load_report(tmp_path / "train.nanhunt.json").finding
+    assert finding is not None
+    assert finding.source is not None
+    assert finding.source.code == "mixed = mixed.half()"
+    assert (finding.step, finding.module) == (6, "scales.0.ffc")
+    assert any("local_conv.1.running_mean" in name for name in finding.reaches)
+
+
+def test_the_resumed_runs_model_is_acquitted(tmp_path: Path) -> None:
+    done = command(told_script(tmp_path, RESUMED))
+    assert done.returncode == 3, done.stderr
+    finding = nanhunt.load_report(tmp_path / "train.nanhunt.json").finding
+    assert finding is not None
+    assert finding.step == 3
+    assert "happened in the loop's own code" in finding.explanation
