@@ -228,8 +228,10 @@ def test_an_evaluation_between_two_steps_is_part_of_neither() -> None:
     assert different(*runs) == []
 
 
-def test_a_model_whose_calls_cannot_be_seen_is_guarded_too() -> None:
-    made = batches(bad=BAD)
+@pytest.mark.parametrize("wrapped", [programs.loader, list])
+@pytest.mark.parametrize("bad", [(0, 17, 43), (1, 17, 43)])
+def test_a_model_whose_calls_cannot_be_seen_is_guarded_too(wrapped: Any, bad: Any) -> None:
+    made = batches(bad=bad)
 
     class Hidden(nn.Module):
         def __init__(self) -> None:
@@ -240,11 +242,11 @@ def test_a_model_whose_calls_cannot_be_seen_is_guarded_too() -> None:
             return self.inner(x)
 
     runs = []
-    for data in (clean(made, BAD), made):
+    for data in (clean(made, bad), made):
         model = Hidden()
         optimizer = torch.optim.Adam(model.parameters())
         with guarded(model, optimizer, policy="skip_batch") as guard:
-            for x in programs.loader(data):
+            for x in wrapped(data):
                 optimizer.zero_grad()
                 (model.score(x) - 1).square().mean().backward()
                 optimizer.step()

@@ -98,8 +98,8 @@ def _batches(given: Given) -> tuple[list[Any], str]:
     """The step's batches, and how they are known.
 
     A loader's wrapper may fetch ahead: then the batch that was handed out last is not the one
-    that the model got. So those are taken that have a tensor in common with the model's inputs,
-    and where there are none, those that were handed out in this step.
+    that the model got. So those are taken that have most tensors in common with the model's
+    inputs, and where there are none, those that were handed out in this step.
 
     Returns:
         The batches, and `"told"`, `"matched"` or `"assumed"`.
@@ -107,16 +107,21 @@ def _batches(given: Given) -> tuple[list[Any], str]:
     if given.told:
         return given.batches, "told"
     inputs = [tensor for call in given.calls for tensor in _large(call)]
-    used = [b for b in (*given.before, *given.batches) if _share(_large(b), inputs)]
-    return (used, "matched") if used else (given.batches, "assumed")
+    candidates = [*given.before, *given.batches]
+    shared = [sum(_is_among(tensor, inputs) for tensor in _large(b)) for b in candidates]
+    most = max(shared, default=0)  # constant labels are alike in all batches
+    if not most:
+        return given.batches, "assumed"
+    used = [b for b, number in zip(candidates, shared, strict=True) if number == most]
+    return used, "matched"
 
 
 def _large(value: Any) -> list[Tensor]:
     return [tensor for tensor in plain_tensors(value) if tensor.numel() > 1]
 
 
-def _share(first: list[Tensor], second: list[Tensor]) -> bool:
-    return any(_equal(one, other) for one in first for other in second)
+def _is_among(tensor: Tensor, others: list[Tensor]) -> bool:
+    return any(_equal(tensor, other) for other in others)
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

@@ -61,7 +61,7 @@ class Guard:
             self._undo.snapshot.before_optimizer,
         )
         self._stack = contextlib.ExitStack()
-        self._checking = False
+        self._checking = self._leaves = False
         self._doomed = self._bad = False
         self._asked = self._watch.since
         self._good_at: int | None = None
@@ -101,6 +101,10 @@ class Guard:
     def batch(self, batch: Any) -> None:
         """Tells that the loop has just got this batch; for callbacks of frameworks."""
         self._watch.batch(batch)
+
+    def leave_when_stopped(self) -> None:
+        """Removes itself when it ends the loop, where nobody else will."""
+        self._leaves = True
 
     # -- entering and leaving ---------------------------------------------------------------------
 
@@ -240,6 +244,8 @@ class Guard:
             self._events.append(event)
         if trouble:
             self._stopped = GuardStoppedError(f"{trouble}; {event}")
+            if self._leaves:
+                self.__exit__(GuardStoppedError, self._stopped, None)
             raise self._stopped
 
     def _act(self) -> str:

@@ -216,6 +216,7 @@ class Watch:
     def note_update(self, optimizer: Optimizer) -> None:
         """The optimizer has stepped, or its scaler has left the step out."""
         self.stepped.add(id(optimizer))
+        self.early |= not self._forward
         self.since = RandomState.now()
 
     def after_check(self) -> None:
