@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from nanhunt.core.compare import compare as compare
     from nanhunt.core.doctor.doctor import doctor as doctor
     from nanhunt.core.doctor.recalibrate import recalibrate as recalibrate
+    from nanhunt.core.guard.batch_norm import stabilise_batch_norm as stabilise_batch_norm
+    from nanhunt.core.guard.evaluation import validate_guard as validate_guard
     from nanhunt.core.guard.later import hunt_bundle as hunt_bundle
+    from nanhunt.core.guard.saving import save_guard as save_guard
     from nanhunt.core.guard.start import guard as guard
     from nanhunt.core.hunt import hunt as hunt
     from nanhunt.core.hunt import last_report as last_report
@@ -46,6 +49,9 @@ _HOME = {
     "recalibrate": "nanhunt.core.doctor.recalibrate",
     "guard": "nanhunt.core.guard.start",
     "hunt_bundle": "nanhunt.core.guard.later",
+    "save_guard": "nanhunt.core.guard.saving",
+    "stabilise_batch_norm": "nanhunt.core.guard.batch_norm",
+    "validate_guard": "nanhunt.core.guard.evaluation",
     "NanhuntError": "nanhunt.errors",
     "Preflight": "nanhunt.facts",
     "preflight": "nanhunt.core.preflight",

@@ -68,6 +68,8 @@ def installed() -> dict[str, Any]:
         "Module._call_impl": torch.nn.Module._call_impl,
         "Optimizer.step": Optimizer.step,
         "checkpoint": torch.utils.checkpoint.checkpoint,
+        "torch.save": torch.save,
+        "Optimizer.__init__": Optimizer.__init__,
         "dispatch modes": torch._C._len_torch_dispatch_stack(),
         "function modes": torch._C._len_torch_function_stack(),
         "saved tensors hooks": torch._C._autograd._top_saved_tensors_default_hooks(True),
