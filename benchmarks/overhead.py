@@ -47,6 +47,18 @@ def measured(name: str, device: str) -> Callable[[], Any]:
     return hunt.step
 
 
+def guarded(name: str, device: str) -> Callable[[], Any]:
+    """The step under a guard; it is attached for its own step alone, as a hunt is."""
+    model, step, optimizer = build(name, device)
+    guard = nanhunt.guard(model, optimizer, policy="skip_batch", bundle=None)
+
+    def run() -> None:
+        with guard.attached():
+            step()
+
+    return run
+
+
 def anomaly(name: str, device: str) -> Callable[[], Any]:
     """`torch.autograd.detect_anomaly`."""
     step = build(name, device)[1]
@@ -88,6 +100,7 @@ VARIANTS = {
     "bare": bare,
     "nanhunt, watching": watched,
     "nanhunt, statistics on": measured,
+    "nanhunt, guarding": guarded,
     "detect_anomaly": anomaly,
     "DebugUnderflowOverflow": underflow_overflow,
     "DebugMode": debug_mode,

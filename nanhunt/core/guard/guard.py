@@ -60,8 +60,9 @@ class Guard:
             self._left_out,
             self._undo.snapshot.before_optimizer,
         )
+        self._sentinel = self._make_sentinel()
         self._stack = contextlib.ExitStack()
-        self._checking = self._leaves = False
+        self._checking = self._checked = self._leaves = False
         self._doomed = self._bad = False
         self._asked = self._watch.since
         self._good_at: int | None = None
@@ -116,11 +117,8 @@ class Guard:
                 "back to: look at the checkpoint with nanhunt.doctor"
             )
         with contextlib.ExitStack() as stack:
-            stack.enter_context(Installed(self._watch.tape, Surroundings(None)))
             stack.callback(self._undo.release)
-            stack.enter_context(self._watch)
-            stack.callback(self._set_checking, False)
-            self._sentinel = self._make_sentinel()
+            stack.enter_context(self.attached())
             self._watch.ensure_open()
             self._stack = stack.pop_all()
         return self
@@ -133,6 +131,16 @@ class Guard:
             with uninterrupted():
                 self._undo.scalers_now()
                 self._stack.close()
+
+    @contextlib.contextmanager
+    def attached(self) -> Iterator[None]:
+        """Hooks and patches are in place within the block; snapshots outlive it."""
+        with Installed(self._watch.tape, Surroundings(None)), self._watch:
+            self._set_checking(self._checked)
+            try:
+                yield
+            finally:
+                self._set_checking(False)
 
     def _make_sentinel(self) -> Sentinel:
         sentinel = Sentinel(
@@ -168,7 +176,8 @@ class Guard:
             self._asked = self._watch.asked or self._watch.since
             if self._policy == "rollback":
                 self._keep_good()
-        self._set_checking(place == self._numbers["every"] - 1)
+        self._checked = place == self._numbers["every"] - 1
+        self._set_checking(self._checked)
         self._sentinel.facts = StepFacts()
 
     def _keep_good(self) -> None:
