@@ -48,7 +48,7 @@ class ScriptWatch:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._hunt: _ScriptHunt | None = None
-        self._tape = Loaders(lambda: None)
+        self._tape = Loaders(self._before_batch)
         self._installed = Installed(self._tape, Surroundings(None))
         self._optimizers: list[weakref.ref[Optimizer]] = []
         self._undo: list[Callable[[], None]] = []
@@ -96,6 +96,10 @@ class ScriptWatch:
             self._installed.__exit__()
         return swallowed and not isinstance(error, KeyboardInterrupt)
 
+    def _before_batch(self) -> None:
+        if self._hunt is None or not self._hunt.has_called:
+            self._tape.next_step()  # those of an evaluation are not kept
+
     # -- before the training has begun ------------------------------------------------------------
 
     def _patch(self, owner: Any, name: str, before: Callable[..., None]) -> None:
@@ -142,6 +146,11 @@ class _ScriptHunt(LoopHunt):
         self._tape, self._folder = tape, folder
         self.bundle: Path | None = None
         self.trouble = ""
+
+    @property
+    def has_called(self) -> bool:
+        """Whether the model has been called in this step."""
+        return bool(self._calls)
 
     def _begin(self) -> None:
         self._tape.next_step()

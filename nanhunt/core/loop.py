@@ -200,6 +200,8 @@ class LoopHunt:
             self._sentinel.stop_observing()
 
     def _note_call(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if _evaluates(module):
+            return
         kinds = [device for device in ("cuda", "cpu") if torch.is_autocast_enabled(device)]
         self._calls.append(
             _Call(
@@ -212,7 +214,9 @@ class LoopHunt:
             )
         )
 
-    def _note_output(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
+    def _note_output(self, module: nn.Module, _inputs: Any, output: Any) -> None:
+        if _evaluates(module):
+            return
         call = self._calls[-1]
         for number, tensor in enumerate(plain_tensors(output)):
             if tensor.requires_grad:
@@ -299,6 +303,11 @@ class LoopHunt:
             finally:
                 for context in reversed(contexts):
                     context.__exit__(None, None, None)
+
+
+def _evaluates(module: nn.Module) -> bool:
+    """Whether a call changes nothing: an evaluation of thousands of batches is not kept."""
+    return not module.training and not torch.is_grad_enabled()
 
 
 def _keeper(gradients: dict[int, Tensor], number: int) -> Callable[[Tensor], None]:

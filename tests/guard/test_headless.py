@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,35 @@ def test_a_script_that_trains_nothing_is_told_so(tmp_path: Path) -> None:
     done = command(script)
     assert (done.returncode, done.stdout) == (0, "hello\n")
     assert done.stderr == "nanhunt: nothing was trained that could be watched\n"
+
+
+def test_the_batches_of_an_evaluation_are_not_kept(tmp_path: Path) -> None:
+    text = """
+    import gc, weakref
+    import torch
+    from torch.utils.data import DataLoader
+    net = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    class Made(torch.utils.data.Dataset):
+        def __len__(self):
+            return 50
+        def __getitem__(self, index):
+            seen.append(weakref.ref(x := torch.ones(1, 2)))
+            return x
+    seen = []
+    net(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    net.eval()
+    with torch.no_grad():
+        for x in DataLoader(Made(), batch_size=None):
+            net(x)
+    gc.collect()
+    print(sum(ref() is not None for ref in seen), len(seen))
+    """
+    done = command(told_script(tmp_path, textwrap.dedent(text)))
+    alive, made = map(int, done.stdout.split())
+    assert made == 50
+    assert alive <= 3
 
 
 # -- the stories --------------------------------------------------------------------------------

@@ -255,6 +255,23 @@ def test_a_model_whose_calls_cannot_be_seen_is_guarded_too(wrapped: Any, bad: An
     assert different(*runs) == []
 
 
+def test_a_compiled_model_is_guarded_too() -> None:
+    made = batches(bad=(1, 17))
+    runs = []
+    for data in (clean(made, (1, 17)), made):
+        bare = programs.net()
+        model = torch.compile(bare, backend="eager")
+        model(made[2])  # compiled before the guard begins
+        bare.load_state_dict(programs.net().state_dict())
+        torch.manual_seed(1)
+        optimizer = torch.optim.Adam(model.parameters())
+        with guarded(model, optimizer, policy="skip_batch") as guard:
+            programs.plain_loop(model, optimizer, programs.loader(data))
+        runs.append(everything(bare, optimizer))
+    assert guard.report.counts == {"skipped": 2}
+    assert different(*runs) == []
+
+
 def test_checking_every_fourth_step_undoes_all_four() -> None:
     made = batches(bad=(17,))
     model = programs.net()
