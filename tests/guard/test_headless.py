@@ -246,3 +246,47 @@ def test_the_resumed_runs_model_is_acquitted(tmp_path: Path) -> None:
     assert finding is not None
     assert finding.step == 3
     assert "happened in the loop's own code" in finding.explanation
+
+
+HUNTED = """
+import sys
+import nanhunt
+from stories import {story}
+story = {story}.build(broken=True)
+model, optimizer = story.model, story.extras["optimizer"]
+
+def step(inputs):
+    optimizer.zero_grad()
+    loss = {loss}
+    loss.backward()
+    optimizer.step()
+
+report = nanhunt.hunt_bundle(sys.argv[1], model, step, progress=False)
+report.save("later")
+"""
+INPAINTING_LOSS = "(model(*inputs) - inputs[0]).abs().mean()"
+RESUMED_LOSS = "(model(*inputs)[0] * inputs[1].half().sqrt().exp().float()[:, None]).sum()"
+
+
+@pytest.mark.parametrize(
+    ("program", "story", "loss", "expected"),
+    [
+        (INPAINTING, "fourier_inpainting", INPAINTING_LOSS, ("inf", "mixed = mixed.half()", 6)),
+        (RESUMED, "resumed_diffusion", RESUMED_LOSS, ("inf", f"loss = {RESUMED_LOSS}", 3)),
+    ],
+)
+def test_what_a_watched_script_leaves_is_hunted_and_cured_later(
+    program: str, story: str, loss: str, expected: tuple[str, str, int], tmp_path: Path
+) -> None:
+    script = told_script(tmp_path, program)
+    assert command(script).returncode == 3
+    (bundle,) = (tmp_path / "nanhunt_bundles").iterdir()
+    later = script.parent / "later.py"
+    later.write_text(HUNTED.format(story=story, loss=loss), encoding="utf-8")
+    done = command(later, str(bundle), bare=True)
+    assert done.returncode == 0, done.stderr
+    finding = nanhunt.load_report(tmp_path / "later.nanhunt.json").finding
+    assert finding is not None
+    assert finding.source is not None
+    assert (finding.kind, finding.source.code, finding.step) == expected
+    assert any(trial.cured for trial in finding.trials)

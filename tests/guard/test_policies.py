@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.amp import GradScaler
+from torch.utils.data import DataLoader
 
 import nanhunt
 from nanhunt.errors import GuardStoppedError, HuntBusyError, PoisonedStateError, UsageError
@@ -44,6 +45,42 @@ def test_skipping_bad_batches_ends_with_the_bits_of_the_clean_run(
     assert guard.report.counts == {"skipped": 3}
     assert [event.step for event in guard.report.events] == list(BAD)
     assert guard.report.steps == COUNT
+
+
+class Augmented(torch.utils.data.Dataset[Any]):
+    """Draws a random number for every batch, in the main process."""
+
+    def __init__(self, made: list[Any]) -> None:
+        self._made = made
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._made[index] * (0.5 + torch.rand(()))
+
+
+@pytest.mark.parametrize("source", ["loader", "batches", "list"])
+def test_random_numbers_drawn_for_a_bad_batch_are_drawn_again(source: str) -> None:
+    def loop(model: Any, optimizer: Any, data: Any) -> None:
+        for x in data:
+            noisy = x + torch.randn_like(x)  # before the model is called
+            optimizer.zero_grad()
+            (model(noisy) - 1).square().mean().backward()
+            optimizer.step()
+
+    made = batches(bad=BAD)
+    runs = []
+    for kept in (clean(made, BAD), made):
+        model = programs.net()
+        optimizer = torch.optim.Adam(model.parameters())
+        with guarded(model, optimizer, policy="skip_batch") as guard:
+            augmented = DataLoader(Augmented(kept), batch_size=None)
+            data = {"loader": augmented, "batches": guard.batches(augmented), "list": kept}
+            loop(model, optimizer, data[source])
+        runs.append(everything(model, optimizer))
+    assert guard.report.counts == {"skipped": 3}
+    assert different(*runs) == []
 
 
 @pytest.mark.parametrize("policy", ["stop", "skip_batch", "restore_buffers", "rollback"])

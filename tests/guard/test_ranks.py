@@ -53,9 +53,12 @@ def ranks(tmp_path: Path, how: str) -> None:
         )
         for rank in range(2)
     ]
-    for process in started:
-        _, told = process.communicate(timeout=120)
-        assert process.returncode == 0, told
+    try:
+        told = [process.communicate(timeout=120)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0, 0], told
 
 
 def test_a_step_that_is_bad_on_one_rank_is_undone_on_all(tmp_path: Path) -> None:
