@@ -126,6 +126,29 @@ def test_with_a_scaler_its_scale_and_growth_are_put_back_too() -> None:
     assert guard.report.counts == {"skipped": 3}
 
 
+@pytest.mark.parametrize("policy", ["skip_batch", "restore_buffers"])
+def test_with_an_optimizer_that_leaves_out_its_update_itself_a_step_counts_once(
+    policy: str,
+) -> None:
+    made = batches(bad=BAD)
+    runs = []
+    for data in (clean(made, BAD), made):
+        model = programs.net()
+        optimizer = torch.optim.Adam(model.parameters(), fused=True)
+        scaler = GradScaler("cpu", init_scale=2.0**12)
+        with guarded(model, optimizer, scaler=scaler, policy=policy) as guard:
+            for x in programs.loader(data):
+                optimizer.zero_grad()
+                scaler.scale((model(x) - 1).square().mean()).backward()
+                scaler.step(optimizer)
+                scaler.update()
+        runs.append(everything(model, optimizer, scaler))
+    assert sum(guard.report.counts.values()) == 3
+    assert all(bool(torch.isfinite(value).all()) for value in model.state_dict().values())
+    if policy == "skip_batch":
+        assert different(*runs) == []
+
+
 def test_steps_that_a_scaler_leaves_out_while_it_probes_are_its_own() -> None:
     runs = []
     for watched in (False, True):
@@ -484,7 +507,10 @@ def test_stop_undoes_the_step_and_says_which_it_was() -> None:
     model = programs.net()
     optimizer = torch.optim.Adam(model.parameters())
     guard = guarded(model, optimizer, policy="stop")
-    with pytest.raises(GuardStoppedError, match=r"policy stop; step 17: loss") as caught, guard:
+    with (
+        pytest.raises(GuardStoppedError, match=r"policy stop; step 17: not finite: loss") as caught,
+        guard,
+    ):
         programs.plain_loop(model, optimizer, programs.loader(made))
     assert different(everything(model, optimizer), expected) == []
     assert guard.report.stopped == str(caught.value)

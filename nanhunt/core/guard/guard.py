@@ -235,17 +235,15 @@ class Guard:
 
     def _failed(self, bad: list[Sink]) -> None:
         told = tuple(str(sink) for sink in bad) or ("another rank",)
-        self._bad = True
-        self._in_a_row += 1
-        written = self._keep_bundle(told)
-        trouble = self._act()
-        failures = sum(self._counts.values()) + 1
-        if self._policy == "stop":
-            trouble = trouble or "policy stop"
-        elif self._in_a_row >= self._numbers["limit"]:
-            trouble = trouble or f"{self._in_a_row} bad steps in a row (limit)"
-        elif failures >= self._numbers["total"]:
-            trouble = trouble or f"{failures} bad steps altogether (total)"
+        again, self._bad = self._bad, True
+        if again:  # a further update of a step that has been counted
+            trouble, written = self._act(), ""
+        else:
+            self._in_a_row += 1
+            written = self._keep_bundle(told)
+            trouble = self._act() or self._bound()
+        if again and not trouble:
+            return
         action = "stopped" if trouble else POLICIES[self._policy]
         self._counts[action] = self._counts.get(action, 0) + 1
         event = GuardEvent(self._steps, told, action, written)
@@ -256,6 +254,17 @@ class Guard:
             if self._leaves:
                 self.__exit__(GuardStoppedError, self._stopped, None)
             raise self._stopped
+
+    def _bound(self) -> str:
+        """Why the loop has to end although the step could be dealt with, or an empty string."""
+        failures = sum(self._counts.values()) + 1
+        if self._policy == "stop":
+            return "policy stop"
+        if self._in_a_row >= self._numbers["limit"]:
+            return f"{self._in_a_row} bad steps in a row (limit)"
+        if failures >= self._numbers["total"]:
+            return f"{failures} bad steps altogether (total)"
+        return ""
 
     def _act(self) -> str:
         """Does what the policy says; returns why that does not do, or an empty string."""

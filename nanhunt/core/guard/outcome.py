@@ -28,7 +28,7 @@ class GuardEvent:
 
     def __str__(self) -> str:
         more = f" and {len(self.bad) - 3} more" if len(self.bad) > 3 else ""
-        told = f"step {self.step}: {', '.join(self.bad[:3])}{more} not finite; {self.action}"
+        told = f"step {self.step}: not finite: {', '.join(self.bad[:3])}{more}; {self.action}"
         return f"{told}; bundle: {self.bundle}" if self.bundle else told
 
 
