@@ -131,7 +131,9 @@ def _run(options: argparse.Namespace) -> int:
         path = report.save(options.report or Path(options.script).stem)
         _say(f"{report}\n\nReport: {path}\nBundle: {watch.bundle or watch.trouble or 'none'}")
         return EXIT_FOUND
-    if report is None:
+    if watch.aside:
+        _say("nanhunt: the script has a guard or a hunt of its own, so it was left to that")
+    elif report is None:
         _say("nanhunt: nothing was trained that could be watched")
     else:
         _say(f"nanhunt: {report.steps_run} steps, nothing went bad")

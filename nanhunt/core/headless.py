@@ -30,6 +30,7 @@ from nanhunt.core.sentinel import StepFacts
 from nanhunt.core.shield import uninterrupted
 from nanhunt.core.surroundings import Surroundings
 from nanhunt.core.target import parameters_of
+from nanhunt.errors import HuntBusyError
 from nanhunt.report import Report
 
 
@@ -42,11 +43,13 @@ class ScriptWatch:
     Attributes:
         report: what has been found; None when nothing was trained.
         bundle: the file that was written, or None.
-        notes: what could not be done.
+        trouble: why there is no bundle, or an empty string.
+        aside: whether the script has a guard or a hunt of its own, so that nothing was watched.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
+        self.aside = False
         self._hunt: _ScriptHunt | None = None
         self._tape = Loaders(self._before_batch)
         self._installed = Installed(self._tape, Surroundings(None))
@@ -131,7 +134,11 @@ class ScriptWatch:
         self._stop_scouting()
         hunt = _ScriptHunt(models, self._tape, self._folder)
         with uninterrupted():
-            self._installed.__enter__()
+            try:
+                self._installed.__enter__()
+            except HuntBusyError:
+                self.aside = True
+                return
             self._hunt = hunt
             hunt.__enter__()
 

@@ -171,6 +171,24 @@ def test_a_script_that_trains_nothing_is_told_so(tmp_path: Path) -> None:
     assert done.stderr == "nanhunt: nothing was trained that could be watched\n"
 
 
+def test_a_script_with_a_guard_of_its_own_is_left_to_that(tmp_path: Path) -> None:
+    text = """
+    import nanhunt
+    import torch
+    net = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with nanhunt.guard(net, optimizer, policy="skip_batch", bundle=None) as guard:
+        for scale in (1.0, float("inf"), 1.0):
+            optimizer.zero_grad()
+            net(torch.ones(1, 2) * scale).sum().backward()
+            optimizer.step()
+    print(guard.report.counts)
+    """
+    done = command(told_script(tmp_path, textwrap.dedent(text)))
+    assert (done.returncode, done.stdout) == (0, "{'skipped': 1}\n"), done.stderr
+    assert "a guard or a hunt of its own" in done.stderr
+
+
 def test_the_batches_of_an_evaluation_are_not_kept(tmp_path: Path) -> None:
     text = """
     import gc, weakref

@@ -33,12 +33,17 @@ COUNT = 20
 
 
 class Module(lightning.LightningModule):  # type: ignore[misc,name-defined]
-    def __init__(self) -> None:
+    def __init__(self, through: str = "net") -> None:
         super().__init__()
         self.net = programs.net()
+        self.through = through
+
+    def forward(self, batch: Any) -> Any:
+        return self.net(batch)
 
     def training_step(self, batch: Any, _index: int) -> Any:
-        return (self.net(batch) - 1).square().mean()
+        y = self(batch) if self.through == "self" else self.net(batch)
+        return (y - 1).square().mean()
 
     def validation_step(self, batch: Any, _index: int) -> None:
         self.net(batch)
@@ -48,7 +53,7 @@ class Module(lightning.LightningModule):  # type: ignore[misc,name-defined]
 
 
 def fit(data: Any, folder: Path, *callbacks: Any, **options: Any) -> Any:
-    module = Module()
+    module = Module(options.pop("through", "net"))
     trainer = lightning.Trainer(
         max_epochs=2,
         accelerator="cpu",
@@ -65,7 +70,8 @@ def fit(data: Any, folder: Path, *callbacks: Any, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"accumulate_grad_batches": 2}, {"precision": "bf16-mixed"}]
+    "options",
+    [{}, {"through": "self"}, {"accumulate_grad_batches": 2}, {"precision": "bf16-mixed"}],
 )
 def test_lightning_ends_with_the_bits_of_the_clean_run(options: Any, tmp_path: Path) -> None:
     bad = (4, 10) if "accumulate_grad_batches" in options else BAD

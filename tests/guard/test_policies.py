@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -582,6 +583,79 @@ def test_ctrl_c_is_the_loops_own() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(KeyboardInterrupt), guarded(model, optimizer):
         raise KeyboardInterrupt
+
+
+class Bomb(torch.autograd.Function):
+    """Raises in the backward pass."""
+
+    error: type[BaseException] = ValueError
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        raise Bomb.error("in backward")
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, GeneratorExit])
+@pytest.mark.parametrize("where", ["between updates", "backward", "inside the update"])
+def test_whatever_ends_the_loop_leaves_its_state_to_the_program(
+    where: str, error: type[BaseException]
+) -> None:
+    def loop(model: Any, optimizer: Any) -> None:
+        programs.plain_loop(model, optimizer, batches(2))
+        y = model(batches(1)[0])
+        if where == "between updates":
+            raise error("here")
+        if where == "backward":
+            Bomb.error = error
+            Bomb.apply(y).sum().backward()
+        y.sum().backward()
+        optimizer.register_step_post_hook(fail)
+        optimizer.step()
+
+    def fail(*_: Any) -> None:
+        raise error("here")
+
+    runs = []
+    for watched in (False, True):
+        model = programs.net()
+        optimizer = torch.optim.Adam(model.parameters())
+        if watched:
+            with pytest.raises(error), guarded(model, optimizer, policy="rollback"):
+                loop(model, optimizer)
+        else:
+            with pytest.raises(error):
+                loop(model, optimizer)
+        runs.append(everything(model, optimizer))
+    assert different(*runs) == []
+
+
+def closure_loop(model: Any, optimizer: Any, data: Any) -> None:
+    def closure(x: Any) -> Any:
+        optimizer.zero_grad()
+        loss = (model(x) - 1).square().mean()
+        loss.backward()
+        return loss
+
+    for x in data:
+        optimizer.step(functools.partial(closure, x))
+
+
+@pytest.mark.parametrize("source", [programs.loader, list])
+def test_an_update_that_calls_the_model_itself_is_guarded_too(source: Any) -> None:
+    made = batches(bad=(1, 17))
+    runs = []
+    for data in (clean(made, (1, 17)), made):
+        model = programs.net()
+        optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=3)
+        with guarded(model, optimizer, policy="skip_batch") as guard:
+            closure_loop(model, optimizer, source(data))
+        runs.append(everything(model, optimizer))
+    assert guard.report.counts == {"skipped": 2}
+    assert different(*runs) == []
 
 
 def test_a_poisoned_start_is_refused_by_name() -> None:

@@ -94,7 +94,7 @@ class Watch:
         self.stepped: set[int] = set()
         self.open = self.early = False
         self._told: list[tuple[Any, RandomState]] | None = None
-        self._forward = self._backward = False
+        self._forward = self._backward = self._updating = False
         self._undo: list[Callable[[], None]] = []
 
     def __enter__(self) -> Watch:
@@ -206,7 +206,10 @@ class Watch:
 
     def _before_update(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
         if threading.get_ident() == self._thread:
+            if self.stepped and self._all_stepped():
+                self.finish_step()
             self._not_seen()
+            self._updating = True  # a closure may call the model from in there
             self._before(optimizer)
 
     def _after_update(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
@@ -250,7 +253,7 @@ class Watch:
 
     @property
     def _fresh(self) -> bool:
-        return not (self._forward or self._backward or self.stepped)
+        return not (self._forward or self._backward or self._updating or self.stepped)
 
     def _open_anew(self) -> None:
         """A step begins now, also where one was open that nothing has happened in."""
@@ -259,4 +262,4 @@ class Watch:
 
     def _forget(self) -> None:
         self.calls, self.stepped = [], set()
-        self._forward = self._backward = False
+        self._forward = self._backward = self._updating = False
