@@ -220,6 +220,22 @@ def test_when_the_second_update_is_bad_the_first_is_undone_as_well() -> None:
     assert different(*runs) == []
 
 
+def test_an_optimizer_that_is_never_used_does_not_make_one_step_of_the_loop() -> None:
+    made = batches(bad=(COUNT - 1,))
+    model = programs.net()
+    used = torch.optim.SGD(model[0].parameters(), lr=0.05)
+    idle = torch.optim.SGD(model[4].parameters(), lr=0.05)
+    programs.plain_loop(model, used, made[: COUNT // 16 * 16])
+    expected = everything(model, used)
+    model = programs.net()
+    used = torch.optim.SGD(model[0].parameters(), lr=0.05)
+    idle = torch.optim.SGD(model[4].parameters(), lr=0.05)
+    with guarded(model, [used, idle], policy="skip_batch") as guard:
+        programs.plain_loop(model, used, made)
+    assert guard.report.counts == {"skipped": 1}
+    assert different(everything(model, used), expected) == []
+
+
 def accumulating_loop(model: Any, optimizer: Any, data: Any) -> None:
     for index, x in enumerate(data):
         ((model(x) - 1).square().mean() / 2).backward()

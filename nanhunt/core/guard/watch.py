@@ -26,6 +26,9 @@ from nanhunt.core.tape import Tape
 from nanhunt.core.target import Target
 
 _CALLS_KEPT = 8  # inputs of the model's calls in one step
+# A step is one update of each optimizer at least, and no more updates than this: one of them may
+# never be used. A critic is updated 5 times in a step (Arjovsky et al., "Wasserstein GAN", 2017).
+_MOST_UPDATES = 16
 
 
 class Loaders(Tape):
@@ -93,6 +96,7 @@ class Watch:
         self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         self.stepped: set[int] = set()
         self.open = self.early = False
+        self._updates = 0
         self._told: list[tuple[Any, RandomState]] | None = None
         self._forward = self._backward = self._updating = False
         self._undo: list[Callable[[], None]] = []
@@ -200,6 +204,8 @@ class Watch:
             self.ensure_open()
 
     def _all_stepped(self) -> bool:
+        if self._updates >= _MOST_UPDATES:
+            return True
         return all(id(optimizer) in self.stepped for optimizer in self._optimizers)
 
     # -- updates ----------------------------------------------------------------------------------
@@ -219,6 +225,7 @@ class Watch:
     def note_update(self, optimizer: Optimizer) -> None:
         """The optimizer has stepped, or its scaler has left the step out."""
         self.stepped.add(id(optimizer))
+        self._updates += 1
         self.early |= not self._forward
         self.since = RandomState.now()
 
@@ -262,4 +269,5 @@ class Watch:
 
     def _forget(self) -> None:
         self.calls, self.stepped = [], set()
+        self._updates = 0
         self._forward = self._backward = self._updating = False
