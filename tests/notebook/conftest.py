@@ -12,9 +12,11 @@ from pathlib import Path
 import find_chromium
 import pytest
 from jupyterlab.commands import get_app_dir
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.notebook.servers import Server, serve
+
+expect.set_options(timeout=20_000)  # milliseconds; a busy machine is slow, not wrong
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",
