@@ -29,6 +29,14 @@ CHROMIUM_FLAGS = [
 ]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A browser or a kernel may be slow or lose a message on a busy machine: twice more."""
+    for item in items:
+        module = item.path.stem
+        if item.get_closest_marker("browser") or "kernel" in module or "storm" in module:
+            item.add_marker(pytest.mark.flaky(reruns=2))
+
+
 @pytest.fixture
 def page() -> Iterator[Page]:
     """A page of a browser of our own."""
