@@ -30,8 +30,8 @@ class Installed:
     def __enter__(self) -> None:
         if not _inside_a_step.acquire(blocking=False):
             raise HuntBusyError(
-                "another hunt stands inside a step. Continue or stop it first: in its panel, or "
-                "with nanhunt.last_hunt().close()"
+                "another hunt stands inside a step, or a guard is active. Continue or stop it "
+                "first: in its panel, with nanhunt.last_hunt().close(), or by leaving the guard"
             )
         with uninterrupted():
             self._tape.install()
