@@ -54,10 +54,10 @@ class Painter:
             time.sleep(max(0.0, self._sent[0] + 1 - time.monotonic()))
         if self._ended:
             return
-        self._sent.append(time.monotonic())
         with widget.hold_sync():
             for name, value in traits.items():
                 setattr(widget, name, value() if callable(value) else value)
+        self._sent.append(time.monotonic())  # afterwards: a busy machine may take its time
 
     @property
     def is_own_thread(self) -> bool:
