@@ -192,6 +192,50 @@ def test_clicks_during_a_hunt_at_once_never_make_a_step_and_pause_ends_it(page: 
     assert page._subshell is None or made == steps
 
 
+AROUND = {
+    "autocast": "torch.autocast('cpu', dtype=torch.bfloat16)",
+    "no_grad": "torch.no_grad()",
+    "default device": "torch.device('cpu')",
+    "deterministic": "deterministic()",
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_a_click_makes_the_very_step_that_the_cell_would_have_made(page: Front, name: str) -> None:
+    page.run(f"""
+import contextlib
+@contextlib.contextmanager
+def deterministic():
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+seen = []
+def surrounded():
+    seen.append((str((torch.ones(2, 2) @ torch.ones(2, 2)).dtype), torch.is_grad_enabled()))
+    with torch.enable_grad():
+        return step_fn()
+def around(): return {AROUND[name]}
+def fresh():
+    torch.manual_seed(3); count[0] = 0; optimizer.state.clear(); seen.clear()
+    model.apply(lambda m: hasattr(m, "reset_parameters") and m.reset_parameters())
+fresh()
+for _ in range(2):
+    with around(): surrounded()
+bare, told = [p.clone() for p in model.state_dict().values()], list(seen)
+fresh()
+with around():
+    hunt = get_ipython().run_line_magic("nanhunt", "model surrounded --paused")
+""")
+    page.click("Step")
+    page.waits_for("start of step 1")
+    page.click("Into")
+    page.waits_for("Paused in step 1")
+    page.click("Continue")
+    page.waits_for("start of step 2")
+    assert page.value("seen == told"), page.value("seen, told")
+    assert page.value("all(map(torch.equal, bare, model.state_dict().values()))")
+
+
 def test_a_later_cell_that_steps_in_code_is_seen_in_the_panel(page: Front) -> None:
     page.run("hunt = %nanhunt model step_fn --paused")
     page.run("hunt.into(); hunt.into()")
