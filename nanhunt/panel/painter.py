@@ -50,13 +50,21 @@ class Painter:
         """
         if self._ended or all(getattr(widget, name) == to for name, to in traits.items()):
             return
+
+        def change() -> None:
+            with widget.hold_sync():
+                for name, value in traits.items():
+                    setattr(widget, name, value() if callable(value) else value)
+
+        self.send(change)
+
+    def send(self, send: Callable[[], None]) -> None:
+        """Calls what sends one message; waits where too much was sent."""
         if len(self._sent) == _MESSAGES:
             time.sleep(max(0.0, self._sent[0] + 1 - time.monotonic()))
         if self._ended:
             return
-        with widget.hold_sync():
-            for name, value in traits.items():
-                setattr(widget, name, value() if callable(value) else value)
+        send()
         self._sent.append(time.monotonic())  # afterwards: a busy machine may take its time
 
     @property

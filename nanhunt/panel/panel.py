@@ -24,6 +24,7 @@ from nanhunt.panel.interrupts import IdleInterrupt
 from nanhunt.panel.log import Log
 from nanhunt.panel.painter import Painter
 from nanhunt.panel.picture import Picture
+from nanhunt.panel.remote import Remote
 from nanhunt.panel.style import list_style
 from nanhunt.panel.twin import StaticTwin
 from nanhunt.report import Report
@@ -62,7 +63,8 @@ class Panel:
         self._painter = Painter(self._paint, self._busy)
         self._twin = StaticTwin()
         self._interrupt = IdleInterrupt(shell.kernel, self._stop)
-        self._connect()
+        self._commands = self._connect()
+        self._remote: Remote | None = None
 
     # -- its life -------------------------------------------------------------------------------
 
@@ -74,6 +76,7 @@ class Panel:
         self._paint_first()
         display(self.face.box)
         self._twin.open()
+        self._remote = Remote(self._obey_by_name, self._painter.touch)
         self._painter.start()
         self._painter.touch()
         self._shell.events.register("post_run_cell", self._cell_ended)
@@ -85,6 +88,8 @@ class Panel:
             _open_panel = None
         self._closing = True
         self.hunt.stepper.on_change = None
+        if self._remote is not None:
+            self._remote.close()
         self.hunt.close()
         self._interrupt.remove()
         with contextlib.suppress(ValueError):  # it has been taken off already
@@ -127,7 +132,7 @@ class Panel:
 
     # -- what people do -------------------------------------------------------------------------
 
-    def _connect(self) -> None:
+    def _connect(self) -> dict[str, Callable[[], Any]]:
         hunt, stepper, face = self.hunt, self.hunt.stepper, self.face
         commands: dict[str, Callable[[], Any]] = {
             "step": lambda: stepper.go(FINISH) or self._job("step", self._one_step),
@@ -154,6 +159,15 @@ class Panel:
         face.modules.observe(self._chosen, "index")
         face.kind.observe(lambda _: self._painter.touch(), "value")
         face.box.observe(self._removed, "comm")
+        return commands
+
+    def _obey_by_name(self, name: str) -> None:
+        """Carries out what a front end orders, if it is among what the buttons do."""
+        if name in self._commands:
+            self._obey(self._commands[name])
+        else:
+            self._notice = f"there is no command {name[:40]!r}"
+            self._painter.touch()
 
     def _obey(self, command: Callable[[], Any]) -> None:
         """Carries out a click; what cannot be done now is said and nothing else happens."""
@@ -297,6 +311,7 @@ class Panel:
             notice += f" The panel could not be drawn: {painter.error}"
         self._follow()
         painter.put(face.status, value=status.status_html(hunt, self._progress, notice))
+        self._tell_remote(painter, notice)
         busy = self._busy()
         if not busy:
             kind = face.kind.value
@@ -304,8 +319,17 @@ class Panel:
             self._paint_list(painter)
         self._paint_log(painter)
         self._paint_breakpoints(painter)
+        enabled = self._enabled()
         for name, button in face.buttons.items():
-            painter.put(button, disabled=not self._enabled()[name])
+            painter.put(button, disabled=not enabled[name])
+
+    def _tell_remote(self, painter: Painter, notice: str) -> None:
+        def state() -> dict[str, Any]:
+            return status.remote_state(self.hunt, self._progress, notice, self._enabled())
+
+        remote = self._remote
+        if remote is not None and remote.news(state()):
+            painter.send(lambda: remote.tell(state()))
 
     def _follow(self) -> None:
         """The list goes along with a pause, and to the culprit of a finding, once."""

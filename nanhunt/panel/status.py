@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from typing import Any
 
 from nanhunt.core.binning import histogram
 from nanhunt.core.stats import dtype_name
@@ -76,6 +77,21 @@ def status_html(hunt: Hunt, progress: str, notice: str) -> str:
     if hunt.here is not None:
         parts.append(_tensors(hunt.here))
     return "".join(parts)
+
+
+def remote_state(
+    hunt: Hunt, progress: str, notice: str, enabled: dict[str, bool]
+) -> dict[str, Any]:
+    """The same for a front end's own controls: strings, numbers and names of commands."""
+    text, grade = headline(hunt, progress)
+    return {
+        "headline": wording.visible(text, 600),
+        "grade": grade,
+        "notice": wording.visible(notice, 400),
+        "step": hunt.position,
+        "state": hunt.stepper.state,
+        "commands": [name for name, possible in enabled.items() if possible],
+    }
 
 
 def live_histogram(here: Here | None) -> tuple[str, str, Histogram] | None:

@@ -59,6 +59,7 @@ class Front:
         self.outputs: dict[str, list[dict[str, Any]]] = {}
         self.displays: dict[str, Any] = {}
         self.traffic: list[tuple[float, int]] = []
+        self.hunts: dict[str, dict[str, Any]] = {}
         self._idle: set[str] = set()
         self._subshell = self._make_subshell() if subshell else None
 
@@ -114,6 +115,34 @@ class Front:
         self.widgets[key].update(state)
         self._send(key, {"method": "update", "state": state, "buffer_paths": []})
 
+    # -- live control ---------------------------------------------------------------------------
+
+    @property
+    def hunt(self) -> dict[str, Any]:
+        """What the comm of the live hunt told last; empty when there is none."""
+        assert len(self.hunts) <= 1, self.hunts
+        return next(iter(self.hunts.values()), {})
+
+    def order(self, **data: Any) -> None:
+        """Sends something through the comm of the live hunt."""
+        (key,) = self.hunts
+        self._send(key, data)
+
+    def comms(self, target: str) -> list[str]:
+        """The comms of this target that the kernel tells of, as to a page that came late."""
+        request = self.client.comm_info(target)
+        while True:
+            reply = self.client.get_shell_msg(timeout=20)
+            if reply["parent_header"].get("msg_id") == request:
+                return list(reply["content"]["comms"])
+
+    def turn_away(self) -> None:
+        """Closes the comm of the live hunt, as a page does that does not know its target."""
+        (key,) = self.hunts
+        session = self.client.session
+        message = session.msg("comm_close", {"comm_id": key, "data": {}})
+        self.client.shell_channel.send(message)
+
     @property
     def status(self) -> str:
         """The panel's text above its buttons."""
@@ -166,7 +195,14 @@ class Front:
             if content["data"].get("method") == "update":
                 sent = message["header"]["date"].timestamp()
                 self.traffic.append((sent, len(repr(state))))
+        elif kind == "comm_open" and content["target_name"] == "nanhunt.hunt":
+            self.hunts[content["comm_id"]] = {}
+        elif kind == "comm_msg" and content["comm_id"] in self.hunts:
+            self.hunts[content["comm_id"]] = content["data"]["hunt"]
+            sent = message["header"]["date"].timestamp()
+            self.traffic.append((sent, len(repr(content["data"]))))
         elif kind == "comm_close":
+            self.hunts.pop(content["comm_id"], None)
             self.widgets.pop(content["comm_id"], None)
         elif kind == "status" and content["execution_state"] == "idle":
             self._idle.add(parent)
