@@ -9,6 +9,8 @@ import { ITranslator } from '@jupyterlab/translation';
 import { LabIcon } from '@jupyterlab/ui-components';
 import { host, strings } from './host';
 import { icon } from './icon';
+import { addLiveCommands } from './live/commands';
+import { Live } from './live/live';
 import { addCommands } from './notebook/commands';
 import { Current } from './notebook/current';
 import { markExtension, Marks } from './notebook/marks';
@@ -20,7 +22,8 @@ import { Wording } from './report/wording';
 
 const plugin: JupyterFrontEndPlugin<void> = {
   id: 'nanhunt:plugin',
-  description: 'Findings of nanhunt: culprit lines, a sidebar, links into cells and files.',
+  description:
+    'Findings of nanhunt: culprit lines, a sidebar, links into cells and files; live hunts.',
   autoStart: true,
   requires: [INotebookTracker, IDocumentManager, IEditorExtensionRegistry, ITranslator],
   optional: [ICommandPalette, IStatusBar],
@@ -49,8 +52,9 @@ function activate(
   host.translator = translator;
   host.reveal = (source, origin, finding) => void revealer.reveal(source, origin, finding);
 
+  const live = new Live(tracker);
   const keys = keepPanelKeys(document);
-  const sidebar = new Sidebar(current, words, {
+  const sidebar = new Sidebar(current, live, words, {
     reveal: (source, finding) => void revealer.reveal(source, null, finding),
     revealReport: (watch, entry) =>
       void revealCell(app.shell, watch.panel, watch.indexOf(entry.cell), null)
@@ -59,16 +63,20 @@ function activate(
   sidebar.title.caption = words.trans.__('nanhunt findings');
   app.shell.add(sidebar, 'right', { rank: 900, type: 'nanhunt' });
 
-  sidebar.disposed.connect(() => keys.dispose());
+  sidebar.disposed.connect(() => {
+    keys.dispose();
+    live.dispose();
+  });
 
   const toggle = addCommands(app, current, revealer, sidebar, words.trans, palette);
+  addLiveCommands(app, live, words.trans, palette);
   if (statusBar) {
-    const item = new StatusItem(current, words, toggle);
+    const item = new StatusItem(current, live, words, toggle);
     statusBar.registerStatusItem('nanhunt:status', {
       align: 'right',
       item,
       isActive: () => item.active,
-      activeStateChanged: current.changed
+      activeStateChanged: item.changed
     });
   }
 }

@@ -1,8 +1,10 @@
-/** Findings and preflight facts of the current notebook, each a way to its cell. */
+/** The live hunt, findings and preflight facts of the current notebook. */
 import type { Message } from '@lumino/messaging';
 import { Widget } from '@lumino/widgets';
 import { button, h } from '../dom';
 import type { Child } from '../dom';
+import { Controls } from '../live/controls';
+import type { Live } from '../live/live';
 import type { IFinding, ISource } from '../report/format';
 import { visible } from '../report/text';
 import type { Wording } from '../report/wording';
@@ -22,6 +24,7 @@ export interface ISidebarActions {
 export class Sidebar extends Widget {
   constructor(
     private readonly _current: Current,
+    live: Live,
     private readonly _words: Wording,
     private readonly _actions: ISidebarActions
   ) {
@@ -31,12 +34,16 @@ export class Sidebar extends Widget {
     this.node.setAttribute('role', 'region');
     this.node.setAttribute('aria-label', _words.trans.__('nanhunt findings'));
     this.node.tabIndex = -1;
+    this._controls = new Controls(live, _words.trans);
+    // These stay, or a button pressed there would lose the focus with each news.
+    this.node.append(this._title, this._controls.node, this._told, this._list);
     _current.changed.connect(this._onChange, this);
   }
 
   override dispose(): void {
     if (!this.isDisposed) {
       this._current.changed.disconnect(this._onChange, this);
+      this._controls.dispose();
       super.dispose();
     }
   }
@@ -47,7 +54,8 @@ export class Sidebar extends Widget {
   }
 
   protected override onActivateRequest(): void {
-    const first = this.node.querySelector<HTMLElement>('button');
+    const buttons = [...this.node.querySelectorAll<HTMLElement>('button')];
+    const first = buttons.find(made => !made.closest('[hidden]'));
     (first ?? this.node).focus();
   }
 
@@ -55,11 +63,11 @@ export class Sidebar extends Widget {
     const watch = this._current.watch;
     const trans = this._words.trans;
     const name = watch?.panel.title.label ?? '';
-    const title = h('h2', { class: 'nanhunt-Sidebar-title' }, name || trans.__('No notebook'));
+    this._title.textContent = name || trans.__('No notebook');
     const entries = watch?.entries ?? [];
-    const told = h('p', { class: 'nanhunt-Sidebar-told', role: 'status' }, this._tell(watch));
+    this._told.textContent = this._tell(watch);
     const items = watch ? entries.map(entry => this._entry(watch, entry)) : [];
-    this.node.replaceChildren(title, told, ...items);
+    this._list.replaceChildren(...items);
   }
 
   private _onChange(): void {
@@ -142,4 +150,9 @@ export class Sidebar extends Widget {
     pressed.append(...inside.filter(child => child !== null));
     return h('li', { class: `nanhunt-Sidebar-item nanhunt-mod-${kind}` }, pressed);
   }
+
+  private readonly _controls: Controls;
+  private readonly _title = h('h2', { class: 'nanhunt-Sidebar-title' });
+  private readonly _told = h('p', { class: 'nanhunt-Sidebar-told', role: 'status' });
+  private readonly _list = h('div');
 }
