@@ -85,5 +85,5 @@ def test_the_keys_are_nobody_elses() -> None:
         )
     }
     assert "F10" in theirs  # the debugger's
-    assert len(set(ours)) == len(ours) == 3
+    assert len(set(ours)) == len(ours) == 14
     assert not theirs & set(ours)
