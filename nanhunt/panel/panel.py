@@ -319,9 +319,8 @@ class Panel:
             self._paint_list(painter)
         self._paint_log(painter)
         self._paint_breakpoints(painter)
-        enabled = self._enabled()
-        for name, button in face.buttons.items():
-            painter.put(button, disabled=not enabled[name])
+        for name, button in face.buttons.items():  # asked each time: sending may have to wait
+            painter.put(button, disabled=not self._enabled()[name])
 
     def _tell_remote(self, painter: Painter, notice: str) -> None:
         def state() -> dict[str, Any]:
