@@ -1,6 +1,7 @@
 /** The live hunt, findings and preflight facts of the current notebook. */
 import type { Message } from '@lumino/messaging';
 import { Widget } from '@lumino/widgets';
+import type { Title } from '@lumino/widgets';
 import { button, h } from '../dom';
 import type { Child } from '../dom';
 import { Controls } from '../live/controls';
@@ -43,6 +44,7 @@ export class Sidebar extends Widget {
   override dispose(): void {
     if (!this.isDisposed) {
       this._current.changed.disconnect(this._onChange, this);
+      this._followed?.changed.disconnect(this._name, this);
       this._controls.dispose();
       super.dispose();
     }
@@ -61,13 +63,25 @@ export class Sidebar extends Widget {
 
   protected override onUpdateRequest(): void {
     const watch = this._current.watch;
-    const trans = this._words.trans;
-    const name = watch?.panel.title.label ?? '';
-    this._title.textContent = name || trans.__('No notebook');
+    this._follow(watch?.panel.title ?? null);
     const entries = watch?.entries ?? [];
     this._told.textContent = this._tell(watch);
     const items = watch ? entries.map(entry => this._entry(watch, entry)) : [];
     this._list.replaceChildren(...items);
+  }
+
+  /** A notebook just opened is named a little later, and may be renamed. */
+  private _follow(title: Title<Widget> | null): void {
+    if (title !== this._followed) {
+      this._followed?.changed.disconnect(this._name, this);
+      title?.changed.connect(this._name, this);
+      this._followed = title;
+    }
+    this._name();
+  }
+
+  private _name(): void {
+    this._title.textContent = this._followed?.label || this._words.trans.__('No notebook');
   }
 
   private _onChange(): void {
@@ -152,6 +166,7 @@ export class Sidebar extends Widget {
   }
 
   private readonly _controls: Controls;
+  private _followed: Title<Widget> | null = null;
   private readonly _title = h('h2', { class: 'nanhunt-Sidebar-title' });
   private readonly _told = h('p', { class: 'nanhunt-Sidebar-told', role: 'status' });
   private readonly _list = h('div');

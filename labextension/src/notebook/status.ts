@@ -12,7 +12,7 @@ import type { Current } from './current';
 const MOST = 60;
 
 /** How grave the state of a live hunt is, as a glyph. */
-const GLYPHS = { calm: '●', busy: '▶', alarm: '✗' } as const;
+const GLYPHS = { calm: '○', busy: '●', alarm: '✗' } as const;
 
 export class StatusItem extends Widget {
   constructor(
