@@ -200,6 +200,16 @@ describe('the state of a live hunt', () => {
     expect(panel.kernel.sent).toEqual([{ command: 'step' }]);
   });
 
+  it('is told of a notebook that was current before it was known', () => {
+    let told = 0;
+    live.changed.connect(() => told++);
+    const next = new Panel(new Kernel());
+    tracker.show(next);
+    const before = told;
+    tracker.widgetAdded.emit(next);
+    expect(told).toBeGreaterThan(before);
+  });
+
   it('follows a notebook to another kernel and lets go of the one before', async () => {
     panel.opens('a');
     panel.tells('a', 'at step 0', 'step');

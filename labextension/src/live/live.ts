@@ -62,6 +62,7 @@ export class Live implements IDisposable {
       link.dispose();
       this._tell();
     });
+    this._tell(); // it may be current already
   }
 
   private _tell(): void {

@@ -88,6 +88,7 @@ export class Current implements IDisposable {
       this._watches.forEach(other => other.refresh());
       this._tell();
     });
+    this._tell(); // it may be current already
   }
 
   private _tell(): void {

@@ -70,7 +70,7 @@ export class Sidebar extends Widget {
     this._list.replaceChildren(...items);
   }
 
-  /** A notebook just opened is named a little later, and may be renamed. */
+  /** A notebook may be renamed. */
   private _follow(title: Title<Widget> | null): void {
     if (title !== this._followed) {
       this._followed?.changed.disconnect(this._name, this);
