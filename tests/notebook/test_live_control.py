@@ -96,6 +96,7 @@ def started(lab: Server, page: Page, name: str, steps: int = 5, theme: str = "li
     return controls
 
 
+@pytest.mark.slow
 def test_every_shortcut_steps_a_live_hunt(lab: Server, page: Page, errors: None) -> None:
     controls = started(lab, page, "keys")
     for key, told in (
@@ -117,6 +118,7 @@ def test_every_shortcut_steps_a_live_hunt(lab: Server, page: Page, errors: None)
     expect(page.locator(".nanhunt-panel [role=status]")).to_contain_text("Stopped")
 
 
+@pytest.mark.slow
 def test_every_command_of_the_palette_steps_a_live_hunt(
     lab: Server, page: Page, errors: None
 ) -> None:
@@ -176,6 +178,7 @@ def test_the_sidebars_buttons_keep_the_focus_and_follow_the_panel(
     controls.says("start of step 2")
 
 
+@pytest.mark.slow
 def test_the_sidebar_follows_notebook_switches_and_a_kernel_restart(
     lab: Server, page: Page, errors: None
 ) -> None:
@@ -203,6 +206,7 @@ def test_the_sidebar_follows_notebook_switches_and_a_kernel_restart(
     controls.says("start of step 1")
 
 
+@pytest.mark.slow
 def test_a_reloaded_page_and_a_second_tab_find_the_live_hunt(
     lab: Server, page: Page, errors: None
 ) -> None:
