@@ -312,6 +312,16 @@ def test_replay_repeats_the_last_step_to_the_bit_and_measures_it(hunt: nanhunt.H
     assert "body.0" in hunt.gauges.last.histograms["activation"]
 
 
+def test_replay_of_a_healthy_step_that_was_undone_leaves_it_undone(hunt: nanhunt.Hunt) -> None:
+    hunt.step()
+    hunt.step()
+    hunt.back()
+    before = bits(hunt.module_tree()[""], hunt._optimizers[0])
+    assert hunt.replay() == "bit_exact"
+    assert hunt.position == 1
+    assert same(bits(hunt.module_tree()[""], hunt._optimizers[0]), before)
+
+
 def test_a_step_that_cannot_be_repeated_is_said_so() -> None:
     model, optimizer, _, _ = training()
     odd = iter(range(100))
