@@ -358,7 +358,7 @@ class Panel:
         pages = max(1, -(-len(rows) // PAGE))
         self._page = min(self._page, pages - 1)
         shown = rows[self._page * PAGE : (self._page + 1) * PAGE]
-        width = min(44, max((len(row.path) + 2 for row in shown), default=10))
+        width = min(44, max((11, *(len(row.path) + 2 for row in shown))))
         self._paths = [row.path for row in shown]
         labels = tuple(row.text(width, face.tree.value) for row in shown)
         if labels != tuple(face.modules.options) or self._follows:
