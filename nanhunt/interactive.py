@@ -17,7 +17,7 @@ from nanhunt.core.stepping.ambient import Ambient
 from nanhunt.core.stepping.breakpoints import Breakpoint, Condition
 from nanhunt.core.stepping.events import Here
 from nanhunt.core.stepping.gauges import Gauges
-from nanhunt.core.stepping.stepper import FINISH, INTO, OUT, OVER, PAUSED, RESUME, RUNNING, Stepper
+from nanhunt.core.stepping.stepper import INTO, OUT, OVER, PAUSED, RESUME, RUNNING, Stepper
 from nanhunt.core.stepping.watch import StepWatch
 from nanhunt.errors import HuntBusyError, UsageError
 from nanhunt.report import Finding, Report
@@ -318,4 +318,4 @@ def _eager() -> AbstractContextManager[Any]:
     return stance
 
 
-__all__ = ["FINISH", "Hunt", "last_hunt"]
+__all__ = ["Hunt", "last_hunt"]

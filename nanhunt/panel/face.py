@@ -135,11 +135,3 @@ class Face:
         box.add_class("nanhunt-panel")
         box.add_class(self.mark)
         return box
-
-    def close(self) -> None:
-        """Closes every widget."""
-        everything = [self.box]
-        while everything:
-            widget = everything.pop()
-            everything.extend(getattr(widget, "children", ()))
-            widget.close()

@@ -89,6 +89,7 @@ class Painter:
             self._dirty.clear()
             try:
                 self._paint(self)
+                self.error = None
             except Exception as error:  # noqa: BLE001  a picture must not end the training
                 self.error = error
             if busy:

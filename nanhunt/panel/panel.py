@@ -7,6 +7,7 @@ messages to a thread of their own): it sets flags and returns, and never trains 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,19 +15,17 @@ from IPython.display import display
 
 from nanhunt.core.prints import printed_to
 from nanhunt.core.stepping.ambient import Ambient
-from nanhunt.core.stepping.stepper import FINISH, IDLE, INTO, OUT, OVER, PAUSED, RESUME, RUNNING
+from nanhunt.core.stepping.stepper import FINISH, IDLE, INTO, OUT, OVER, RESUME, RUNNING
 from nanhunt.errors import NanhuntError
 from nanhunt.interactive import Hunt
 from nanhunt.panel import status
-from nanhunt.panel.board import PAGE, Board
-from nanhunt.panel.face import NO_BREAKPOINTS, Face
+from nanhunt.panel.face import Face
 from nanhunt.panel.interrupts import IdleInterrupt
 from nanhunt.panel.log import Log
 from nanhunt.panel.painter import Painter
-from nanhunt.panel.picture import Picture
 from nanhunt.panel.remote import Remote
-from nanhunt.panel.style import list_style
 from nanhunt.panel.twin import StaticTwin
+from nanhunt.panel.view import View
 from nanhunt.report import Report
 
 _open_panel: Panel | None = None
@@ -49,20 +48,16 @@ class Panel:
         self._shell = shell
         self._ambient = Ambient()
         self._parent: dict[str, Any] = dict(shell.kernel.get_parent().get("header", {}))
-        self._board = Board(hunt)
-        self._picture = Picture(hunt)
+        self._view = View(hunt, self.face, self.log)
         self._progress = ""
         self._notice = ""
-        self._page = 0
-        self._followed: Any = None
-        self._follows = False
-        self._paths: list[str] = []
         self._closing = self._hunting = self._reported = False
         hunt.statistics = statistics
         hunt.stepper.on_change = self._changed
         self._painter = Painter(self._paint, self._busy)
         self._twin = StaticTwin()
         self._interrupt = IdleInterrupt(shell.kernel, self._stop)
+        self._listening = contextlib.ExitStack()
         self._commands = self._connect()
         self._remote: Remote | None = None
 
@@ -73,7 +68,7 @@ class Panel:
         global _open_panel
         close_panel()
         _open_panel = self
-        self._paint_first()
+        self._view.paint_first()
         display(self.face.box)
         self._twin.open()
         self._remote = Remote(self._obey_by_name, self._painter.touch)
@@ -95,7 +90,8 @@ class Panel:
         with contextlib.suppress(ValueError):  # it has been taken off already
             self._shell.events.unregister("post_run_cell", self._cell_ended)
         self._painter.end()
-        self._paint_last()
+        self._listening.close()  # the widgets live on in the page, and would keep the model alive
+        self._view.paint_last()
 
     def hunt_at_once(self, steps: int, measure: bool) -> Report:
         """Hunts in the calling thread, the panel showing how far it is.
@@ -148,18 +144,29 @@ class Panel:
             "stop": self._stop,
         }
         for name, command in commands.items():
-            face.buttons[name].on_click(lambda _, command=command: self._obey(command))
-        face.add.on_click(lambda _: self._obey(self._add_breakpoint))
-        face.remove.on_click(lambda _: self._obey(self._remove_breakpoint))
-        face.earlier.on_click(lambda _: self._turn(-1))
-        face.later.on_click(lambda _: self._turn(1))
-        face.statistics.observe(self._switch_statistics, "value")
+            self._on_click(face.buttons[name], functools.partial(self._obey, command))
+        self._on_click(face.add, lambda: self._obey(self._add_breakpoint))
+        self._on_click(face.remove, lambda: self._obey(self._remove_breakpoint))
+        self._on_click(face.earlier, lambda: self._turn(-1))
+        self._on_click(face.later, lambda: self._turn(1))
+        self._on_change(face.statistics, "value", self._switch_statistics)
         for widget in (face.search, face.suspicious, face.tree):
-            widget.observe(lambda _: self._turn(0), "value")
-        face.modules.observe(self._chosen, "index")
-        face.kind.observe(lambda _: self._painter.touch(), "value")
-        face.box.observe(self._removed, "comm")
+            self._on_change(widget, "value", lambda _: self._turn(0))
+        self._on_change(face.modules, "index", self._chosen)
+        self._on_change(face.kind, "value", lambda _: self._painter.touch())
+        self._on_change(face.box, "comm", self._removed)
         return commands
+
+    def _on_click(self, button: Any, do: Callable[[], object]) -> None:
+        def clicked(_: Any) -> None:
+            do()
+
+        button.on_click(clicked)
+        self._listening.callback(button.on_click, clicked, remove=True)
+
+    def _on_change(self, widget: Any, name: str, do: Callable[[Any], object]) -> None:
+        widget.observe(do, name)
+        self._listening.callback(widget.unobserve, do, name)
 
     def _obey_by_name(self, name: str) -> None:
         """Carries out what a front end orders, if it is among what the buttons do."""
@@ -236,7 +243,7 @@ class Panel:
 
     def _add_breakpoint(self) -> None:
         face = self.face
-        where = face.where.value.strip() or self._selected
+        where = face.where.value.strip() or self._view.chosen
         self.hunt.break_at(where, face.condition.value.strip() or None, phase=face.phase.value)
 
     def _remove_breakpoint(self) -> None:
@@ -245,25 +252,19 @@ class Panel:
             self.hunt.clear_breakpoints(self.hunt.breakpoints[chosen])
 
     def _turn(self, by: int) -> None:
-        self._page = max(0, self._page + by) if by else 0
+        self._view.turn(by)
         self._painter.touch()
 
     def _chosen(self, change: Any) -> None:
         if self._painter.is_own_thread:
             return
-        index = change["new"]
-        if index is not None and index < len(self._paths):
-            self._picture.path = self._paths[index]
+        self._view.choose(change["new"])
         self._painter.touch()
 
     def _removed(self, change: Any) -> None:
         """The widgets were closed from outside, as by `Widget.close_all()`."""
         if change["new"] is None and not self._closing:
             self._stop()
-
-    @property
-    def _selected(self) -> str:
-        return self._picture.path
 
     # -- what happens ---------------------------------------------------------------------------
 
@@ -297,112 +298,25 @@ class Panel:
 
     # -- what is seen ---------------------------------------------------------------------------
 
-    def _paint_first(self) -> None:
-        """Before the widgets are displayed nothing is sent twice."""
-        self.face.status.value = status.status_html(self.hunt, "", "")
-        self.face.style.value = list_style(self.face.mark, [])
-
     def _paint(self, painter: Painter) -> None:
-        hunt, face = self.hunt, self.face
         if self._closing:
             return
         notice = self._notice
         if painter.error is not None:
             notice += f" The panel could not be drawn: {painter.error}"
-        self._follow()
-        painter.put(face.status, value=status.status_html(hunt, self._progress, notice))
+        self._view.follow()
+        self._view.paint_status(painter, self._progress, notice)
         self._tell_remote(painter, notice)
-        busy = self._busy()
-        if not busy:
-            kind = face.kind.value
-            painter.put(face.picture, value=self._picture.html(kind, hunt.here))
-            self._paint_list(painter)
-        self._paint_log(painter)
-        self._paint_breakpoints(painter)
-        for name, button in face.buttons.items():  # asked each time: sending may have to wait
-            painter.put(button, disabled=not self._enabled()[name])
+        self._view.paint(painter, self._busy)
 
     def _tell_remote(self, painter: Painter, notice: str) -> None:
         def state() -> dict[str, Any]:
-            return status.remote_state(self.hunt, self._progress, notice, self._enabled())
+            able = status.enabled(self.hunt, self._busy())
+            return status.remote_state(self.hunt, self._progress, notice, able)
 
         remote = self._remote
         if remote is not None and remote.news(state()):
             painter.send(lambda: remote.tell(state()))
-
-    def _follow(self) -> None:
-        """The list goes along with a pause, and to the culprit of a finding, once."""
-        here, finding = self.hunt.here, status.current_finding(self.hunt)
-        target = here or finding
-        if target is self._followed:
-            return
-        self._followed = target
-        path = here.path if here is not None else finding.module if finding else None
-        if path is None or path not in self.hunt.module_tree():
-            return
-        self._picture.path, self._follows = path, True
-        rows = self._rows()
-        index = next((i for i, row in enumerate(rows) if row.path == path), 0)
-        self._page = index // PAGE
-
-    def _row_of_choice(self) -> int | None:
-        chosen = self._picture.path
-        return self._paths.index(chosen) if chosen in self._paths else None
-
-    def _rows(self) -> Any:
-        face = self.face
-        return self._board.rows(face.search.value, face.suspicious.value, face.tree.value)
-
-    def _paint_list(self, painter: Painter) -> None:
-        face, rows = self.face, self._rows()
-        pages = max(1, -(-len(rows) // PAGE))
-        self._page = min(self._page, pages - 1)
-        shown = rows[self._page * PAGE : (self._page + 1) * PAGE]
-        width = min(44, max((11, *(len(row.path) + 2 for row in shown))))
-        self._paths = [row.path for row in shown]
-        labels = tuple(row.text(width, face.tree.value) for row in shown)
-        if labels != tuple(face.modules.options) or self._follows:
-            self._follows = False
-            painter.put(face.modules, options=labels, index=self._row_of_choice)
-        colours = [row.state.colour for row in shown]
-        painter.put(face.style, value=list_style(face.mark, colours))
-        first = self._page * PAGE
-        told = f"{first + 1:,}–{first + len(shown):,} of {len(rows):,}" if rows else "none"
-        painter.put(face.pages, value=told)
-
-    def _paint_log(self, painter: Painter) -> None:
-        text = self.log.html()
-        log = f'<pre class="nh-log" tabindex="0" aria-label="printed by the steps">{text}</pre>'
-        painter.put(self.face.log, value=log if text else "")
-
-    def _paint_breakpoints(self, painter: Painter) -> None:
-        labels = tuple(str(point) for point in self.hunt.breakpoints)
-        painter.put(self.face.points, options=labels or NO_BREAKPOINTS)
-        painter.put(self.face.remove, disabled=not labels)
-
-    def _enabled(self) -> dict[str, bool]:
-        busy = self._busy()
-        paused = self.hunt.stepper.state == PAUSED
-        idle = not busy and not paused
-        ran = self.hunt.steps_run > 0
-        return {
-            "step": not busy,
-            "run": idle,
-            "hunt": idle,
-            "pause": busy,
-            "into": not busy,
-            "over": paused,
-            "out": paused,
-            "resume": paused,
-            "back": paused or busy or ran,
-            "replay": idle and ran,
-            "stop": True,
-        }
-
-    def _paint_last(self) -> None:
-        self.face.status.value = status.status_html(self.hunt, "", "")
-        for button in (*self.face.buttons.values(), self.face.add, self.face.remove):
-            button.disabled = True
 
 
 def hunt_in_panel(shell: Any, arguments: dict[str, Any], paused: bool) -> Report | Hunt:

@@ -8,7 +8,7 @@ from typing import Any
 from nanhunt.core.binning import histogram
 from nanhunt.core.stats import dtype_name
 from nanhunt.core.stepping.events import AFTER, BACKWARD, Here
-from nanhunt.core.stepping.stepper import RUNNING
+from nanhunt.core.stepping.stepper import PAUSED, RUNNING
 from nanhunt.histogram import Histogram
 from nanhunt.interactive import Hunt
 from nanhunt.render import wording
@@ -79,9 +79,32 @@ def status_html(hunt: Hunt, progress: str, notice: str) -> str:
     return "".join(parts)
 
 
-def remote_state(
-    hunt: Hunt, progress: str, notice: str, enabled: dict[str, bool]
-) -> dict[str, Any]:
+def enabled(hunt: Hunt, busy: bool) -> dict[str, bool]:
+    """Which commands can be given now, by name.
+
+    Args:
+        hunt: the hunt.
+        busy: whether a step is running.
+    """
+    paused = hunt.stepper.state == PAUSED
+    idle = not busy and not paused
+    ran = hunt.steps_run > 0
+    return {
+        "step": not busy,
+        "run": idle,
+        "hunt": idle,
+        "pause": busy,
+        "into": not busy,
+        "over": paused,
+        "out": paused,
+        "resume": paused,
+        "back": paused or busy or ran,
+        "replay": idle and ran,
+        "stop": True,
+    }
+
+
+def remote_state(hunt: Hunt, progress: str, notice: str, able: dict[str, bool]) -> dict[str, Any]:
     """The same for a front end's own controls: strings, numbers and names of commands."""
     text, grade = headline(hunt, progress)
     return {
@@ -90,7 +113,7 @@ def remote_state(
         "notice": wording.visible(notice, 400),
         "step": hunt.position,
         "state": hunt.stepper.state,
-        "commands": [name for name, possible in enabled.items() if possible],
+        "commands": [name for name, possible in able.items() if possible],
     }
 
 

@@ -1,4 +1,11 @@
-"""The panel in real kernels of three versions: clicks at every moment, interrupts, restarts."""
+"""The panel in real kernels of three versions: clicks at every moment, interrupts, restarts.
+
+ipykernel 7.0 to 7.3 lose a request now and then, with plain cells too, and lie idle for good:
+their replies bypass the stream that reads requests from the same socket, and may take its
+wake-up along (https://github.com/ipython/ipykernel/pull/1529). On two busy cores 12 of 24
+kernels were lost so within 150 cells of `x = 1`, and none of 24 with the line that 7.4 changed.
+So that these tests speak of the panel, 7.3 is given that line.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +24,15 @@ from tests.notebook.panels import SETUP, Front, front
 # With a subshell messages of widgets are handled on a thread of their own; JupyterLab asks for
 # one where the kernel can, so for 7.0 to 7.3.
 KERNELS = [("6.31.0", False), ("7.3.0", True), ("7.4.0", False)]
+MENDED_7_3 = """
+from ipykernel.kernelapp import IPKernelApp
+from ipykernel.subshell_manager import SubshellManager
+
+def send(self, message):
+    IPKernelApp.instance().kernel.shell_stream.send_multipart(message)
+
+SubshellManager._send_on_shell_channel = send
+"""
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +52,9 @@ def pythons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         )  # fmt: skip
         root = Path(__file__).resolve().parents[2]
         (site / "needed.pth").write_text(f"{root}\n{paths['purelib']}\n{paths['platlib']}\n")
+        if version == "7.3.0":
+            (site / "mended_ipykernel.py").write_text(MENDED_7_3)
+            (site / "then_mended.pth").write_text("import mended_ipykernel\n")
         made[version] = python
     return made
 
@@ -45,6 +64,10 @@ def page(request: pytest.FixtureRequest, pythons: dict[str, str]) -> Iterator[Fr
     version, subshell = request.param
     with front(pythons[version], subshell) as made:
         assert made.value("__import__('ipykernel').__version__") == version
+        if version == "7.3.0":
+            made.run("from ipykernel.subshell_manager import SubshellManager")
+            line = "SubshellManager._send_on_shell_channel.__module__"
+            assert made.value(line) == "mended_ipykernel"
         made.run(SETUP)
         yield made
 
@@ -55,7 +78,7 @@ def left_as_found(page: Front) -> Iterator[None]:
     page.run("count[0], pause[0], fails_at[0] = 0, 0.0, 10 ** 9")
     yield
     page.run("%unload_ext nanhunt\n%load_ext nanhunt")
-    assert page.value("threads()") == []
+    assert page.value("left()") == []
     assert page.value("patched() == unpatched")
 
 
@@ -124,7 +147,7 @@ def test_an_interrupt_between_cells_ends_the_worker_and_undoes_its_step(page: Fr
     page.waits_for("Paused in step 0")
     page.manager.interrupt_kernel()
     page.waits_for("Stopped")
-    assert page.value("threads()") == []
+    assert page.value("left()") == []
     assert page.value("all(map(torch.equal, before, model.parameters()))")
     assert page.value("hunt.closed")
 
@@ -141,7 +164,7 @@ def test_an_interrupt_while_training_runs_ends_it_and_one_of_a_cell_does_not(pag
     assert "nanhunt-step" in page.value("threads()")
     page.manager.interrupt_kernel()
     page.waits_for("Stopped")
-    assert page.value("threads()") == []
+    assert page.value("left()") == []
 
 
 def test_running_the_cell_again_ends_the_panel_before_it(page: Front) -> None:
@@ -161,8 +184,37 @@ def test_stop_releases_everything(page: Front) -> None:
     page.waits_for("Paused in step 0")
     page.click("Stop")
     page.waits_for("Stopped")
-    assert page.value("threads()") == []
+    assert page.value("left()") == []
     assert page.value("hunt.memory[0]") == 0
+
+
+@pytest.mark.parametrize("ending", ["Stop", "%unload_ext nanhunt", "cell"])
+def test_after_the_end_nothing_keeps_the_model_alive(page: Front, ending: str) -> None:
+    page.run("""
+import gc, weakref
+def made():
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    def step():
+        optimizer.zero_grad()
+        model(torch.randn(8, 4)).pow(2).mean().backward()
+        optimizer.step()
+    return model, step
+theirs, their_step = made()
+kept = weakref.ref(theirs)
+hunt = %nanhunt theirs their_step --paused
+""")
+    page.click("Step")
+    page.waits_for("start of step 1")
+    page.click("Into")
+    page.waits_for("Paused in step 1")
+    if ending == "Stop":
+        page.click("Stop")
+        page.waits_for("Stopped")
+    else:
+        page.run(ending if ending != "cell" else "other = %nanhunt model step_fn --paused")
+    page.run("del theirs, their_step, hunt")
+    assert page.value("gc.collect() >= 0 and kept() is None")
 
 
 def test_a_hunt_at_once_shows_progress_and_leaves_the_panel_at_the_failing_step(

@@ -134,11 +134,10 @@ class Stepper:
             self._changed.notify_all()
             return True
 
-    def wait(self, timeout: float | None = None, until_idle: bool = False) -> bool:
-        """Waits until the job has ended, or, unless told otherwise, is paused."""
-        rest = (IDLE,) if until_idle else (IDLE, PAUSED)
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits until the job has ended or is paused."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._state in rest, timeout)
+            return self._changed.wait_for(lambda: self._state != RUNNING, timeout)
 
     def end(self) -> None:
         """Abandons the job, if any, and waits until its thread has ended."""
