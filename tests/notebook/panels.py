@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +17,9 @@ from jupyter_client.manager import KernelManager
 
 SETUP = """
 %load_ext nanhunt
-import sys, threading, time, torch
+import faulthandler, signal, sys, threading, time, torch
+# Where a wait is in vain, what the kernel's threads do is printed beside the test's failure.
+faulthandler.register(signal.SIGUSR1, file=sys.__stderr__, all_threads=True)
 from torch import nn
 torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1))
@@ -36,8 +40,14 @@ def patched():
     streams = [type(stream).__name__ for stream in (sys.stdout, sys.stderr)]
     return nn.Module.__call__, torch.autograd.backward, torch.amp.GradScaler.step, streams
 unpatched = patched()
+def ours():
+    return [t for t in threading.enumerate() if t.name.startswith("nanhunt")]
 def threads():
-    return sorted(t.name for t in threading.enumerate() if t.name.startswith("nanhunt"))
+    return sorted(t.name for t in ours())
+def left():
+    for thread in ours():
+        thread.join(1)  # its last act may be to say that it ends
+    return threads()
 """
 
 
@@ -60,6 +70,7 @@ class Front:
         self.displays: dict[str, Any] = {}
         self.traffic: list[tuple[float, int]] = []
         self.hunts: dict[str, dict[str, Any]] = {}
+        self.lost = False
         self._idle: set[str] = set()
         self._subshell = self._make_subshell() if subshell else None
 
@@ -67,20 +78,17 @@ class Front:
 
     def start(self, code: str) -> str:
         """Sends a cell; returns its request."""
+        assert not self.lost, "a cell before this one never ended"
         return str(self.client.execute(code))
 
     def run(self, code: str, limit: float = 60) -> list[dict[str, Any]]:
         """Runs a cell to its end; returns its outputs."""
         request = self.start(code)
-        end = time.monotonic() + limit
-        while request not in self._idle:
-            assert time.monotonic() < end, f"waited {limit} s for the end of {code!r}"
-            try:
-                self.until(lambda: request in self._idle, 5, "")
-            except TimeoutError:
-                # ipykernel 7.3 sometimes leaves a request lying, all its threads idle, until the
-                # next message comes (about once in 500 cells; seen in a dump of its stacks).
-                self.client.kernel_info()
+        try:
+            self.until(lambda: request in self._idle, limit, f"the end of {code!r}")
+        except TimeoutError:
+            self.lost = True
+            raise
         return self.outputs.get(request, [])
 
     def value(self, expression: str) -> Any:
@@ -171,6 +179,7 @@ class Front:
         end = time.monotonic() + limit
         while not true():
             if time.monotonic() > end:
+                os.kill(self.manager.provisioner.pid, signal.SIGUSR1)  # see SETUP
                 raise TimeoutError(f"waited {limit} s for {what}")
             self.read(0.01)
 

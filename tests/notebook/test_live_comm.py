@@ -50,7 +50,7 @@ def test_every_command_does_what_its_button_does(hunt: Front) -> None:
     hunt.order(command="stop")
     hunt.until(lambda: not hunt.hunts, 10, "the comm's end")
     hunt.waits_for("Stopped")
-    assert hunt.value("threads()") == []
+    assert hunt.value("left()") == []
 
 
 def test_a_running_hunt_is_paused_and_what_is_possible_is_told(hunt: Front) -> None:

@@ -90,7 +90,7 @@ def test_two_thousand_random_clicks_leave_the_training_as_if_it_had_never_been_w
     page.run("model[1].reset_running_stats(); torch.set_rng_state(random_state)")
     page.run(f"for _ in range({steps}): step_fn()", 120)
     assert page.value("all(map(torch.equal, walked, model.parameters()))"), f"{steps} steps"
-    assert page.value("threads()") == []
+    assert page.value("left()") == []
     assert page.value("patched() == unpatched")
 
 
