@@ -129,8 +129,9 @@ class NanhuntMagics(Magics):
     def _hunt(self, arguments: dict[str, Any]) -> Report | Hunt:
         wanted, paused = arguments.pop(PANEL.name), arguments.pop(PAUSED.name)
         panel = panel_module(self.shell) if wanted else None
+        if arguments["back"] is None:
+            arguments["back"] = 1 if panel is None else _STEPS_BACK
         if panel is not None:
-            arguments["back"] = max(arguments["back"], _STEPS_BACK)
             report: Report | Hunt = panel.hunt_in_panel(self.shell, arguments, paused)
             return report
         if paused:

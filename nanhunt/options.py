@@ -46,7 +46,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("snapshot", "flag", True, "keep the state before each step, so that it can be replayed"),
     Option("trials", "flag", True, "try remedies by replaying the failing step"),
     Option("confirm", "int", 0, "run this many further steps with the winning remedy"),
-    Option("back", "int", 1, "how many steps before the last one can be undone (panel: 8)"),
+    Option("back", "int", None, "how many steps before the last one can be undone (1; panel: 8)"),
     Option("progress", "flag", True, "show progress"),
 )
 

@@ -113,6 +113,8 @@ class Hunt:
     ) -> None:
         self._target = Target(model)
         check_step_fn(step_fn, data is not None)
+        if back < 0:
+            raise UsageError(f"back counts steps and must be at least 0, not {back}")
         self._step_fn = step_fn
         self._examines = True
         self.bad: tuple[str, ...] = ()

@@ -218,6 +218,7 @@ def test_an_exception_of_the_cell_stays_its_own(shell: InteractiveShell) -> None
         ("%nanhunt model step --stepz 3", "did you mean --steps?"),
         ("%nanhunt model step --steps many", "invalid int"),
         ("%nanhunt model step --steps 0", "at least 1"),
+        ("%nanhunt model step --back -1", "at least 0"),
         ("%nanhunt 3 step", "not a torch.nn.Module"),
         ("%nanhunt model 3", "cannot be called"),
         ("%nanhunt model needs_a_batch", "no argument"),

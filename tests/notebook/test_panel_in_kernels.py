@@ -167,6 +167,15 @@ def test_an_interrupt_while_training_runs_ends_it_and_one_of_a_cell_does_not(pag
     assert page.value("left()") == []
 
 
+def test_as_many_steps_can_be_undone_as_are_asked_for(page: Front) -> None:
+    for asked, kept in (("--back 2", 2), ("", 3)):
+        page.run(f"hunt = %nanhunt model step_fn --paused {asked}")
+        page.run("for _ in range(4): hunt.step()")
+        assert page.value("hunt.memory[1]") == kept
+    page.run("hunt.back(); hunt.back()")
+    page.waits_for("start of step 2")
+
+
 def test_running_the_cell_again_ends_the_panel_before_it(page: Front) -> None:
     page.run("hunt = %nanhunt model step_fn --paused")
     page.click("Into")
