@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST = 60_000  # characters of one message
+_RESOLUTIONS = (80, 60, 40)  # dots per inch, the sharpest first
 
 
 class Picture:
@@ -71,7 +72,11 @@ _LIVE = {("activation", "activation"), ("activation", "input"), ("gradient", "gr
 
 def _as_image(figure: Figure, label: str) -> str:
     """A picture too rich for vectors, with text that is readable on light and dark."""
-    out = io.BytesIO()
-    figure.savefig(out, dpi=80, facecolor="white", transparent=False)
-    data = base64.b64encode(out.getvalue()).decode()
-    return f'<img alt="{escape(label)}" style="max-width:100%" src="data:image/png;base64,{data}">'
+    for dpi in _RESOLUTIONS:
+        out = io.BytesIO()
+        figure.savefig(out, format="png", dpi=dpi, facecolor="white", transparent=False)
+        data = base64.b64encode(out.getvalue()).decode()
+        source = f'src="data:image/png;base64,{data}"'
+        if len(source) < _MOST:
+            return f'<img alt="{escape(label)}" style="max-width:100%" {source}>'
+    return '<p class="nh-notice">This picture is too rich for the panel; hunt.plot draws it.</p>'

@@ -106,16 +106,17 @@ def timeline(
     """The largest magnitude of every module over the last steps; what is not finite in red."""
     shown = min(len(rows), _MOST_LABELS)
     height = 1.2 + 0.17 * max(shown, 6)
-    figure, axes = _figure(title, height, 1 - 0.35 / height, 0.55 / height, left=0.3)
+    every = math.ceil(len(rows) / _MOST_LABELS) if rows else 1
+    places = range(0, len(rows), every)
+    names = [_short(name) for name in list(rows)[::every]]
+    left = 0.05 + 0.0082 * max(map(len, names), default=0)  # a character at 7 points
+    figure, axes = _figure(title, height, 1 - 0.35 / height, 0.55 / height, left)
     grid = [[_exponent(h) for h in row] for row in rows.values()]
     image = _image(axes, grid, (len(grid) - 0.5, -0.5), "viridis")
     for y, row in enumerate(rows.values()):
         columns = [x for x, h in enumerate(row) if h and h.bad]
         axes.plot(columns, [y] * len(columns), "s", color=ALARM, markersize=5)
-    every = math.ceil(len(rows) / _MOST_LABELS) if rows else 1
-    places = range(0, len(rows), every)
-    names = list(rows)
-    axes.set_yticks(list(places), [_short(names[y]) for y in places], fontsize=7)
+    axes.set_yticks(list(places), names, fontsize=7)
     _label_steps(axes, steps)
     _scale(figure, image)
     return _in_ink(figure, ink)
@@ -176,7 +177,7 @@ def _figure(
     axes = figure.add_subplot()
     # Fixed margins: a layout engine draws everything twice, and a click is waiting.
     figure.subplots_adjust(left, bottom, 0.985, top)
-    figure.text(left, 0.97, title, fontsize=10, ha="left", va="top")
+    figure.text(left, 1 - 0.1 / height, title, fontsize=10, ha="left", va="top")
     _bare(axes)
     return figure, axes
 
@@ -278,7 +279,10 @@ def _label_powers(axis: Any) -> None:
 
 
 def _scale(figure: Figure, image: Any) -> None:
-    bar = figure.colorbar(image, fraction=0.05, pad=0.02)
+    beside = image.axes
+    box = beside.get_position()
+    beside.set_position((box.x0, box.y0, 0.9 - box.x0, box.height))
+    bar = figure.colorbar(image, cax=figure.add_axes((0.915, box.y0, 0.018, box.height)))
     bar.ax.tick_params(labelsize=7)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from nanhunt.core.binning import histogram
 from nanhunt.panel import board
 from nanhunt.panel.board import PAGE, Board
 from nanhunt.panel.log import Log
+from nanhunt.panel.picture import Picture
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """import torch
@@ -46,6 +49,26 @@ def test_each_state_has_its_own_word_and_is_told_by_glyph_word_and_colour() -> N
     assert board.state_of(histogram(torch.ones(2)), bad) is board.NAN_GRADIENT
     states = [s for s in vars(board).values() if isinstance(s, board.State)]
     assert len({s.word for s in states}) == len(states) == 10
+
+
+def test_a_picture_too_rich_for_vectors_is_a_bitmap_within_one_message() -> None:
+    model = nn.Sequential(*(nn.ReLU() for _ in range(3_000)), nn.Linear(2, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def step_fn() -> None:
+        optimizer.zero_grad()
+        model(torch.rand(2, 2)).sum().backward()
+        optimizer.step()
+
+    hunt = nanhunt.Hunt(model, step_fn, progress=False)
+    hunt.statistics = True
+    hunt.run(4)
+    html = Picture(hunt).html("timeline", None)
+    hunt.close()
+    assert len(html) < 64_000
+    data = re.search(r'src="data:image/png;base64,([^"]+)"', html)
+    assert data is not None
+    assert base64.b64decode(data[1]).startswith(b"\x89PNG")
 
 
 def test_the_producer_of_a_finding_stands_out_and_order_search_and_tree_work() -> None:
