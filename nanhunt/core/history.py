@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from nanhunt.core.stats import largest
+from nanhunt.core.target import Target
+
 _KEPT = 64
 _EVERY_STEP_UNTIL = 16
 _STRIDE = 8
@@ -48,7 +51,16 @@ class History:
     def __init__(self) -> None:
         self._series: dict[str, deque[tuple[int, Tensor | float]]] = {}
 
-    def wanted(self, step: int) -> bool:
+    def note_step(self, step: int, loss: Tensor | float | None, target: Target) -> None:
+        """Notes how large things are after a step (-1: before the first); nothing is read."""
+        self.note(step, "loss", loss)
+        if self._wanted(step):
+            parameters = list(target.parameters.values())
+            self.note(step, "gradients", largest(p.grad for p in parameters if p.grad is not None))
+            self.note(step, "parameters", largest(parameters))
+            self.note(step, "buffers", largest(b for _, b in target.buffers()))
+
+    def _wanted(self, step: int) -> bool:
         """Whether parameters, gradients and buffers are to be measured after this step."""
         return step < _EVERY_STEP_UNTIL or step % _STRIDE == 0 or self._loss_rises()
 

@@ -26,13 +26,12 @@ from nanhunt.core.learning import LearningLog, not_training
 from nanhunt.core.locate import swallowed_findings
 from nanhunt.core.observe import Activity, Observer
 from nanhunt.core.progress import Progress
-from nanhunt.core.raised import note_for
+from nanhunt.core.raised import add_note, whence
 from nanhunt.core.replay import Past, Replayer
 from nanhunt.core.sentinel import Sentinel, StepFacts
 from nanhunt.core.shield import uninterrupted
 from nanhunt.core.skips import SkipWatch
 from nanhunt.core.state import Snapshot
-from nanhunt.core.stats import largest
 from nanhunt.core.surroundings import Surroundings, optimizers_in_memory
 from nanhunt.core.target import Target
 from nanhunt.core.usage import check_first_step, check_step_fn
@@ -217,7 +216,7 @@ class Hunt:
     def _begin_step(self) -> None:
         self._course.begin()
         if self.steps_run == 0:
-            self._note_sizes(StepFacts(), -1)
+            self._history.note_step(-1, None, self._target)
         if self._learning is None and self._target.training:
             around = self._around.schedulers
             self._learning = LearningLog(self._target, self._optimizers, around)
@@ -321,7 +320,7 @@ class Hunt:
         if finding is None and not self.bad:
             if number == 0 and not self._by_hand:
                 check_first_step(facts, self._target, self._optimizers)
-            self._note_sizes(facts, number)
+            self._history.note_step(number, facts.loss_size, self._target)
             if self._learning is not None:
                 self._learning.after_step(facts)
             self._snapshot.settle()
@@ -344,17 +343,6 @@ class Hunt:
             self._ledger.add(warning)
         if observer.births:
             self._investigation(number).explain_births(observer.births)
-
-    def _note_sizes(self, facts: StepFacts, number: int) -> None:
-        """Keeps magnitudes for the history; nothing is read here."""
-        self._history.note(number, "loss", facts.loss_size)
-        if self._history.wanted(number):
-            parameters = list(self._target.parameters.values())
-            gradients = [p.grad for p in parameters if p.grad is not None]
-            buffers = [b for _, b in self._target.buffers()]
-            self._history.note(number, "gradients", largest(gradients))
-            self._history.note(number, "parameters", largest(parameters))
-            self._history.note(number, "buffers", largest(buffers))
 
     def _look_into(self, facts: StepFacts, number: int) -> Finding | None:
         """Examines a step when anything about it is suspicious."""
@@ -453,17 +441,14 @@ class Hunt:
             self._course.batches.shift(0)
 
     def _explain_exception(self, error: Exception) -> None:
-        note = note_for(error, self._course.number, self._target, self._sentinel.activity)
+        note = whence(error, self._course.number, self._target, self._sentinel.activity)
         explained = self._examines and not isinstance(error, torch.OutOfMemoryError)
         if explained and not self._snapshot.missing:
             finding = self._examine(self._sentinel.facts, self._course.number, error)
             if finding is not None:
                 culprit = finding.op or finding.tensor or "a value that was bad"
                 note += f"; it goes back to {culprit} (nanhunt.last_report())"
-        if hasattr(error, "add_note"):
-            error.add_note(note)
-        else:  # Python 3.10 has no add_note; tracebacks there do not show notes
-            error.__notes__ = [note]  # type: ignore[attr-defined]
+        add_note(error, note)
 
     def _make_sentinel(self, activity: Activity, observer: Observer | None) -> Sentinel:
         sentinel = Sentinel(

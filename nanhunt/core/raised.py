@@ -8,7 +8,7 @@ from nanhunt.core.observe import Activity
 from nanhunt.core.target import Target
 
 
-def note_for(error: BaseException, step: int, target: Target, activity: Activity) -> str:
+def whence(error: BaseException, step: int, target: Target, activity: Activity) -> str:
     """Says in which step, phase and module an exception was raised."""
     phase = "forward"
     module: str | None = None
@@ -27,3 +27,11 @@ def note_for(error: BaseException, step: int, target: Target, activity: Activity
         phase = "optimizer"
     where = "" if module is None else f", module {module!r}" if module else ", the root module"
     return f"nanhunt: raised in step {step} ({phase}{where})"
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Puts a note under an exception's traceback."""
+    if hasattr(error, "add_note"):
+        error.add_note(note)
+    else:  # Python 3.10 has no add_note; tracebacks there do not show notes
+        error.__notes__ = [note]  # type: ignore[attr-defined]
