@@ -107,6 +107,14 @@ describe('the decoder', () => {
     expect(words.refusal(why)).toContain('reads version 1');
   });
 
+  it.each([
+    ['[…]', '['.repeat(100_000) + ']'.repeat(100_000)],
+    ['{…}', '{"toString": 1, "valueOf": 1}']
+  ])('refuses a version that is %s and has no text', (found, version) => {
+    const why = refusal(`{"format": "nanhunt.report", "version": ${version}}`);
+    expect(why).toEqual({ kind: 'version', found });
+  });
+
   it('is not led astray by names of JavaScript itself', () => {
     const report = read(
       '{"format": "nanhunt.report", "version": 1, "steps_run": 1,' +
@@ -122,8 +130,11 @@ describe('the decoder', () => {
   });
 
   it('refuses what is nested without end', () => {
-    const deep = `{"format": "nanhunt.report", "version": 1, "steps_run": ${'['.repeat(200_000)}`;
-    expect(refusal(deep).kind).toBe('not-json');
+    const nested = '['.repeat(200_000) + ']'.repeat(200_000);
+    const start = '{"format": "nanhunt.report", "version": 1, "steps_run":';
+    expect(refusal(`${start} ${nested}}`)).toMatchObject({ kind: 'damaged', where: 'steps_run' });
+    expect(refusal(nested).kind).toBe('no-report');
+    expect(read(`${start} 1, "later": ${nested}}`).stepsRun).toBe(1);
   });
 
   it('does not even parse what is far too long', () => {

@@ -58,6 +58,7 @@ def test_markup_is_shown_as_text_in_a_file_and_in_a_notebook(
     nothing_ran(page)
 
 
+NESTED = "[" * 100_000 + "]" * 100_000
 REFUSED = {
     "truncated": (json.dumps(hostile())[:900], "This is not a nanhunt report: SyntaxError"),
     "nan": ('{"format": "nanhunt.report", "version": 1, "steps_run": NaN}', "not a nanhunt report"),
@@ -67,7 +68,9 @@ REFUSED = {
     "markup": (f'{{"format": "nanhunt.report", "version": "{SCRIPT}"}}', "has version <script>"),
     "list": ("[]", "its “format” is missing"),
     "empty": ("", "not a nanhunt report"),
-    "nested": ("[" * 100_000, "not a nanhunt report"),
+    "nested": (NESTED, "its “format” is missing"),
+    "deep": (f'{{"format": "nanhunt.report", "version": {NESTED}}}', "has version […]"),
+    "odd": ('{"format": "nanhunt.report", "version": {"toString": 1}}', "has version {…}"),
 }
 
 

@@ -58,7 +58,7 @@ export function decodeReport(data: unknown): Decoded {
     return refuse({ kind: 'no-report' });
   }
   if (parsed['version'] !== VERSION) {
-    return refuse({ kind: 'version', found: String(parsed['version']) });
+    return refuse({ kind: 'version', found: told(parsed['version']) });
   }
   const report = orMisfit(readReport, parsed);
   if (report instanceof Misfit) {
@@ -89,6 +89,14 @@ function orMisfit<T>(read: Reader<T>, data: unknown): T | Misfit {
 
 function refuse(why: Refusal): Decoded {
   return { ok: false, why };
+}
+
+/** A value in a few characters; lists and objects, which may be deep or odd, without what they hold. */
+function told(value: unknown): string {
+  if (typeof value === 'object' && value !== null) {
+    return Array.isArray(value) ? '[…]' : '{…}';
+  }
+  return String(value);
 }
 
 const bin: Reader<IBin> = value => {
