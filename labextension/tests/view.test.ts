@@ -132,6 +132,21 @@ describe('the view of a report', () => {
     expect(view.node.textContent).toContain('and 4,899 more findings');
   });
 
+  it('is made in no time of a text of megabytes', () => {
+    const trials = structuredClone(samples.reports['trials']!.report) as {
+      findings: { source: unknown; trials: object[] }[];
+    };
+    const [finding] = trials.findings;
+    finding!.source = { file: '/'.repeat(20_000_000), line: 1, code: 'x' };
+    Object.assign(finding!.trials[0]!, { snippet: `x${'\n'.repeat(1_000_000)}x` });
+    const data = report(trials);
+    const start = performance.now();
+    const view = new ReportView(data, words, null);
+    unfold(view.node);
+    expect(performance.now() - start).toBeLessThan(1000);
+    view.dispose();
+  });
+
   it('lets go of what it observed', () => {
     const view = new ReportView(report(samples.reports['forward']!.report), words, null);
     unfold(view.node);

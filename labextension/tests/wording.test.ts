@@ -1,6 +1,13 @@
 import { describe, expect, it } from 'vitest';
 import { decodeReport } from '../src/report/decode';
-import { baseName, bits, number, visible, visibleLines } from '../src/report/text';
+import {
+  baseName,
+  bits,
+  number,
+  visible,
+  visibleLines,
+  withoutEmptyEnds
+} from '../src/report/text';
 import { samples, words } from './words';
 
 describe('words', () => {
@@ -37,7 +44,17 @@ describe('words', () => {
     expect(visibleLines('a\n'.repeat(500), 3)).toBe('a\na\na\n…');
   });
 
+  it('leaves line breaks out at both ends, and only there', () => {
+    const all = ['\n\n  a\n\nb\n', 'a', '\n\n', ''].map(withoutEmptyEnds);
+    expect(all).toEqual(['  a\n\nb', 'a', '', '']);
+  });
+
   it('takes the last part of a path of either kind', () => {
-    expect(['/a/b.py', 'C:\\a\\b.py', 'b.py'].map(baseName)).toEqual(['b.py', 'b.py', 'b.py']);
+    expect(['/a/b.py', 'C:\\a\\b.py', 'b.py', '/a/'].map(baseName)).toEqual([
+      'b.py',
+      'b.py',
+      'b.py',
+      '/a/'
+    ]);
   });
 });

@@ -32,6 +32,18 @@ export function visibleLines(code: string, most = 200): string {
   return [...shown, ...(lines.length > most ? ['…'] : [])].join('\n');
 }
 
+/** A text without its first and last line breaks; a pattern would take the square of their number. */
+export function withoutEmptyEnds(text: string): string {
+  let [start, end] = [0, text.length];
+  while (text[start] === '\n') {
+    start++;
+  }
+  while (end > start && text[end - 1] === '\n') {
+    end--;
+  }
+  return text.slice(start, end);
+}
+
 /** Three significant digits, as Python's `.3g`; a dash for what does not exist. */
 export function number(value: number | null): string {
   if (value === null) {
@@ -65,5 +77,5 @@ export function count(value: number): string {
 
 /** The last part of a path, of whichever system. */
 export function baseName(path: string): string {
-  return path.split(/[\\/]/).pop() || path;
+  return path.slice(Math.max(path.lastIndexOf('/'), path.lastIndexOf('\\')) + 1) || path;
 }

@@ -6,7 +6,7 @@ import { mainFinding } from './format';
 import type { IFinding, IReport, ISource } from './format';
 import { ModuleTable } from './moduleTable';
 import { stackTable, tensorTable, trialTable } from './tables';
-import { count, number, visible, visibleLines } from './text';
+import { count, number, visible, visibleLines, withoutEmptyEnds } from './text';
 import type { Wording } from './wording';
 
 /** Sentences, names and findings of one list; a report of this program has fewer. */
@@ -169,7 +169,7 @@ export class ReportView {
     const caption = best.lines.length
       ? trans.__('Change %1', this._words.lines(best.file, cell, best.lines))
       : trans.__('Change');
-    const code = visibleLines(best.snippet.replace(/^\n+|\n+$/g, ''));
+    const code = visibleLines(withoutEmptyEnds(best.snippet));
     return h(
       'figure',
       { class: 'nanhunt-Report-change' },
