@@ -27,6 +27,7 @@ class Output {
 /** A code cell; execution counts and outputs can be changed. */
 class Cell {
   readonly type = 'code';
+  executionState = 'idle';
   readonly changed = new Signal<this, { sourceChange?: unknown }>(this);
   readonly sharedModel = Object.assign(this.changed, {
     changed: this.changed,
@@ -146,6 +147,28 @@ describe('the watch over a notebook', () => {
     panel.content.model.contentChanged.emit();
     panel.change();
     expect(told).toHaveBeenCalledTimes(1);
+  });
+
+  it('tells of the number that a cell gets after its report', () => {
+    const cell = new Cell(null, '', [new Output({ [MIME_TYPE]: CELL })]);
+    const panel = new Panel([cell]);
+    const made = watch(panel);
+    const told = vi.fn();
+    made.changed.connect(told);
+    cell.executionCount = 5;
+    panel.change();
+    expect(told).toHaveBeenCalledTimes(1);
+    panel.change();
+    expect(told).toHaveBeenCalledTimes(1);
+  });
+
+  it('takes a report whose cell still runs for the newest', () => {
+    const running = new Cell(null, '', [new Output({ [MIME_TYPE]: CELL })]);
+    running.executionState = 'running';
+    const done = new Cell(8, '', [new Output({ [MIME_TYPE]: CELL })]);
+    const never = new Cell(null, '', [new Output({ [MIME_TYPE]: CELL })]);
+    const made = watch(new Panel([running, done, never]));
+    expect(made.entries.map(({ cell }) => cell)).toEqual([running, done, never]);
   });
 
   it('takes its marks away with the report, and with the notebook', () => {

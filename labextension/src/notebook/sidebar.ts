@@ -103,9 +103,9 @@ export class Sidebar extends Widget {
 
   private _entry(watch: NotebookWatch, entry: IEntry): HTMLElement {
     const trans = this._words.trans;
-    const { shown, cell } = entry;
+    const { shown, count } = entry;
     const what = shown.kind === 'report' ? trans.__('hunt') : trans.__('preflight');
-    const number = cell.executionCount === null ? ' ' : String(cell.executionCount);
+    const number = count === null ? ' ' : String(count);
     const caption = trans.__('%1 in cell [%2]', what, number);
     const head = button(caption, () => this._actions.revealReport(watch, entry), {
       class: 'nanhunt-link nanhunt-Sidebar-report',

@@ -17,6 +17,8 @@ import type { IMark, Marks } from './marks';
 /** A report or preflight and the cell whose output it is. */
 export interface IEntry {
   readonly cell: ICodeCellModel;
+  /** The cell's execution count; null while it runs for the first time, and where it never ran. */
+  readonly count: number | null;
   readonly shown: Shown;
 }
 
@@ -97,10 +99,10 @@ export class NotebookWatch implements IDisposable {
     const cells = this._cells();
     const entries = cells.flatMap(cell => (isCode(cell) ? entriesOf(cell) : []));
     // A stable sort: of cells with the same count the later one is the newer.
-    entries.reverse().sort((a, b) => (b.cell.executionCount ?? 0) - (a.cell.executionCount ?? 0));
+    entries.reverse().sort((a, b) => age(a) - age(b));
     const same =
       entries.length === this._entries.length &&
-      entries.every((entry, n) => entry.shown === this._entries[n]!.shown);
+      entries.every((entry, n) => alike(entry, this._entries[n]!));
     this._entries = entries;
     this._mark(cells);
     if (!same) {
@@ -164,10 +166,19 @@ function entriesOf(cell: ICodeCellModel): IEntry[] {
   for (let n = 0; n < cell.outputs.length; n++) {
     const shown = shownBy(cell.outputs.get(n));
     if (shown) {
-      found.push({ cell, shown });
+      found.push({ cell, count: cell.executionCount, shown });
     }
   }
   return found;
+}
+
+/** Falls from report to newer report; that of a cell which still runs is the newest. */
+function age({ cell, count }: IEntry): number {
+  return cell.executionState === 'running' ? -Number.MAX_VALUE : -(count ?? 0);
+}
+
+function alike(a: IEntry, b: IEntry): boolean {
+  return a.shown === b.shown && a.count === b.count;
 }
 
 /** What outputs hold; to ask one for its data copies all of it, so it is asked once. */
