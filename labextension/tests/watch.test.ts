@@ -76,7 +76,7 @@ class Panel {
 }
 
 function culprit(count: number): Cell {
-  return new Cell(count, `\n\n\n\n\n\n${LINE}`);
+  return new Cell(count, `1\n2\n3\n4\n5\n6\n${LINE}`);
 }
 
 let marks: Marks;
@@ -120,6 +120,12 @@ describe('the watch over a notebook', () => {
     watch(new Panel([other, cell, new Cell(4, '', [new Output({ [MIME_TYPE]: CELL })])]));
     expect(marked(cell)).toEqual([7]);
     expect(marked(other)).toEqual([]);
+  });
+
+  it('marks the line below the empty lines with which its cell begins', () => {
+    const cell = new Cell(3, `\n \n1\n2\n3\n4\n5\n6\n${LINE}`);
+    watch(new Panel([cell, new Cell(4, '', [new Output({ [MIME_TYPE]: CELL })])]));
+    expect(marked(cell)).toEqual([9]);
   });
 
   it('asks an output for its data once, and again when it tells of a change', () => {

@@ -8,7 +8,8 @@ import type { NotebookPanel } from '@jupyterlab/notebook';
 import type { Widget } from '@lumino/widgets';
 import type { IFinding, ISource } from '../report/format';
 import type { Wording } from '../report/wording';
-import { reads, servedPaths } from './locate';
+import { findLine, servedPath, servedPaths, textOf } from './locate';
+import type { ILine } from './locate';
 import type { Marks } from './marks';
 import type { NotebookWatch } from './watch';
 
@@ -75,7 +76,7 @@ export class Revealer {
     if (!best?.place) {
       return false;
     }
-    await revealCell(this._app.shell, best.watch.panel, best.place.cell, source.line);
+    await revealCell(this._app.shell, best.watch.panel, best.place.cell, best.place.line);
     return true;
   }
 
@@ -86,19 +87,36 @@ export class Revealer {
   ): Promise<boolean> {
     const root = PageConfig.getOption('serverRoot');
     const folder = watches[0] ? PathExt.dirname(watches[0].panel.context.path) : '';
+    const own = servedPath(source.file, root);
+    let edited = false;
     for (const path of servedPaths(source.file, root, folder)) {
-      if (await this._holds(path, source)) {
-        const widget = this._documents.openOrReveal(path, 'Editor');
-        await widget?.context.ready;
-        const editor = (widget?.content as { editor?: CodeEditor.IEditor } | undefined)?.editor;
-        if (widget && editor) {
-          putCursor(editor, source.line);
-          this._mark(editor.model, source, finding, widget);
-        }
+      const place = await this._find(path, source);
+      if (place?.unchanged) {
+        await this._open(path, source, finding);
         return true;
       }
+      edited ||= place !== null && path === own;
+    }
+    // A file elsewhere that has such a line in another place may be any file.
+    if (own !== null && edited) {
+      await this._open(own, source, finding);
+      return true;
     }
     return false;
+  }
+
+  private async _open(path: string, source: ISource, finding: IFinding | null): Promise<void> {
+    const widget = this._documents.openOrReveal(path, 'Editor');
+    await widget?.context.ready;
+    const editor = (widget?.content as { editor?: CodeEditor.IEditor } | undefined)?.editor;
+    if (widget && editor) {
+      // The editor may hold changes that are not in the file yet.
+      const place = findLine(textOf(editor.model.sharedModel.getSource()), source);
+      putCursor(editor, place?.line ?? source.line);
+      if (place?.unchanged) {
+        this._mark(editor.model, source, finding, widget);
+      }
+    }
   }
 
   private _mark(
@@ -114,17 +132,17 @@ export class Revealer {
     }
   }
 
-  /** Whether a file is served there whose line reads as in the report. */
-  private async _holds(path: string, source: ISource): Promise<boolean> {
+  /** Where a source's line stands in a file; null when no such file is served. */
+  private async _find(path: string, source: ISource): Promise<ILine | null> {
     try {
       const file = await this._app.serviceManager.contents.get(path, {
         type: 'file',
         format: 'text',
         content: true
       });
-      return typeof file.content === 'string' && reads(file.content.split('\n'), source);
+      return typeof file.content === 'string' ? findLine(textOf(file.content), source) : null;
     } catch {
-      return false; // not there, or not a text: the next path may be it
+      return null; // not there, or not a text: the next path may be it
     }
   }
 }

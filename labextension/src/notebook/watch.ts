@@ -10,7 +10,7 @@ import { decodePreflight, decodeReport } from '../report/decode';
 import { MIME_TYPE, PREFLIGHT_MIME_TYPE } from '../report/format';
 import type { IFinding, IPreflight, IReport, ISource } from '../report/format';
 import type { Wording } from '../report/wording';
-import { findCell } from './locate';
+import { findCell, textOf } from './locate';
 import type { ICellText, IPlace } from './locate';
 import type { IMark, Marks } from './marks';
 
@@ -117,11 +117,11 @@ export class NotebookWatch implements IDisposable {
     const texts = findings.length ? cells.map(cellText) : [];
     for (const finding of findings) {
       const place = finding.source && findCell(texts, finding.source);
-      if (finding.source && place?.unchanged) {
+      if (place?.unchanged) {
         const cell = cells[place.cell]!;
         const lines = wanted.get(cell) ?? new Map<number, IMark>();
         wanted.set(cell, lines);
-        const line = finding.source.line;
+        const line = place.line;
         if (!lines.has(line)) {
           const [short, verdict] = [this._words.short(finding), this._words.verdict(finding)];
           lines.set(line, { finding, line, short, verdict });
@@ -215,5 +215,5 @@ function isCode(cell: ICellModel): cell is ICodeCellModel {
 
 function cellText(cell: ICellModel): ICellText {
   const source = isCode(cell) ? cell.sharedModel.getSource() : '';
-  return { executionCount: isCode(cell) ? cell.executionCount : null, lines: source.split('\n') };
+  return { executionCount: isCode(cell) ? cell.executionCount : null, ...textOf(source) };
 }
