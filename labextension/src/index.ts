@@ -55,7 +55,7 @@ function activate(
   const live = new Live(tracker);
   const keys = keepPanelKeys(document);
   const sidebar = new Sidebar(current, live, words, {
-    reveal: (source, finding) => void revealer.reveal(source, null, finding),
+    reveal: (watch, source, finding) => void revealer.reveal(source, watch.panel.node, finding),
     revealReport: (watch, entry) =>
       void revealCell(app.shell, watch.panel, watch.indexOf(entry.cell), null)
   });

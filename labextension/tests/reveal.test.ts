@@ -3,8 +3,12 @@ import { PageConfig } from '@jupyterlab/coreutils';
 import type { IDocumentManager } from '@jupyterlab/docmanager';
 import { Signal } from '@lumino/signaling';
 import { beforeEach, describe, expect, it } from 'vitest';
+import { addCommands } from '../src/notebook/commands';
+import type { Current } from '../src/notebook/current';
+import { findCell, textOf } from '../src/notebook/locate';
 import { Marks } from '../src/notebook/marks';
 import { Revealer } from '../src/notebook/reveal';
+import type { NotebookWatch } from '../src/notebook/watch';
 import { decodeReport } from '../src/report/decode';
 import type { ISource } from '../src/report/format';
 import { samples, words } from './words';
@@ -41,6 +45,38 @@ class Editor {
   }
 }
 
+/** A notebook of cells with these texts, of which the first ran as number 5. */
+class Notebook {
+  readonly node = document.createElement('div');
+  readonly panel;
+  /** The cell and line that were gone to. */
+  went: number[] = [];
+
+  constructor(kernel: string, ...texts: string[]) {
+    const cells = texts.map((text, n) => ({ executionCount: 5 + n, ...textOf(text) }));
+    const content = {
+      widgets: texts.map((text, n) => {
+        const editor = Object.assign(new Editor(text), {
+          setCursorPosition: ({ line }: { line: number }) => (this.went = [n, line + 1])
+        });
+        return { editor, ready: Promise.resolve() };
+      }),
+      deselectAll: () => undefined,
+      scrollToCell: () => Promise.resolve()
+    };
+    const sessionContext = { session: { kernel: { id: kernel } } };
+    this.panel = { node: this.node, content, sessionContext, context: { path: 'a.ipynb' } };
+    this.find = source => findCell(cells, source);
+  }
+
+  readonly find: NotebookWatch['find'];
+
+  get watch(): NotebookWatch {
+    return this as unknown as NotebookWatch;
+  }
+}
+
+let notebooks: Notebook[];
 let files: Record<string, string>;
 let editors: Record<string, Editor>;
 let marks: Marks;
@@ -48,13 +84,14 @@ let revealer: Revealer;
 
 beforeEach(() => {
   PageConfig.setOption('serverRoot', '/home/me');
-  [files, editors, marks] = [{}, {}, new Marks()];
+  [files, editors, marks, notebooks] = [{}, {}, new Marks(), []];
   const contents = {
     get: (path: string) => {
       const content = files[path];
       return content === undefined ? Promise.reject(new Error()) : Promise.resolve({ content });
     }
   };
+  const shell = { activateById: () => undefined };
   const documents = {
     openOrReveal: (path: string) => {
       const editor = (editors[path] ??= new Editor(files[path]!));
@@ -63,11 +100,11 @@ beforeEach(() => {
     }
   };
   revealer = new Revealer(
-    { serviceManager: { contents } } as unknown as JupyterFrontEnd,
+    { serviceManager: { contents }, shell } as unknown as JupyterFrontEnd,
     documents as unknown as IDocumentManager,
     words,
     marks,
-    () => []
+    () => notebooks.map(({ watch }) => watch)
   );
 });
 
@@ -104,5 +141,57 @@ describe('the link to a file', () => {
     files['train.py'] = 'y = x.log()';
     await revealer.reveal({ ...SOURCE, file: '/cluster/train.py' }, null, FINDING);
     expect(editors).toEqual({});
+  });
+});
+
+describe('the link to a cell', () => {
+  const line = { ...SOURCE, cell: 5 };
+  const good = 'import torch\ny = x.log()';
+
+  it('stays in the notebook of the report, also where another one has a copy of it', async () => {
+    const [own, copy] = [new Notebook('k', 'import torch\ny = x.exp()'), new Notebook('l', good)];
+    notebooks = [own, copy];
+    await revealer.reveal(line, own.node, FINDING);
+    expect([own.went, copy.went]).toEqual([[0, 2], []]);
+  });
+
+  it('leads to another notebook of the same kernel, whose cell was run there', async () => {
+    const [own, other] = [new Notebook('k', '%nanhunt model f'), new Notebook('k', 'a', good)];
+    notebooks = [own, other];
+    await revealer.reveal({ ...line, cell: 6 }, own.node, FINDING);
+    expect([own.went, other.went]).toEqual([[], [1, 2]]);
+  });
+
+  it('leads from a file to any notebook that is open', async () => {
+    notebooks = [new Notebook('k', 'a'), new Notebook('l', good)];
+    await revealer.reveal(line, document.createElement('p'), FINDING);
+    expect(notebooks.map(({ went }) => went)).toEqual([[], [0, 2]]);
+  });
+
+  it('is given by the keys as from the notebook in front', async () => {
+    const [own, copy] = [new Notebook('k', 'import torch\ny = x.exp()'), new Notebook('l', good)];
+    notebooks = [own, copy];
+    const commands = new Map<string, () => Promise<void>>();
+    const app = {
+      commands: {
+        addCommand: (name: string, { execute }: { execute: () => Promise<void> }) =>
+          commands.set(name, execute)
+      }
+    };
+    const current = {
+      changed: new Signal<object, void>({}),
+      watch: own.watch,
+      neighbour: () => ({ ...FINDING, source: line })
+    };
+    addCommands(
+      app as unknown as JupyterFrontEnd,
+      current as unknown as Current,
+      revealer,
+      {} as never,
+      words.trans,
+      null
+    );
+    await commands.get('nanhunt:next-finding')!();
+    expect([own.went, copy.went]).toEqual([[0, 2], []]);
   });
 });

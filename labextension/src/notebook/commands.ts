@@ -29,7 +29,7 @@ export function addCommands(
   const go = async (step: 1 | -1) => {
     const finding = current.neighbour(step);
     if (finding) {
-      await revealer.reveal(finding.source, null, finding);
+      await revealer.reveal(finding.source, current.watch?.panel.node ?? null, finding);
     }
   };
   const toggle = () => {

@@ -49,13 +49,14 @@ export class Revealer {
   ) {}
 
   /**
-   * @param origin What was pressed; only its own notebook is looked through, if it is in one.
+   * @param origin What was pressed, or the notebook that it is about; if it is in a notebook, then
+   *     only that one is looked through and those that share its kernel.
    * @param finding Whose culprit the line is: in a file it is marked.
    */
   async reveal(source: ISource, origin: Element | null, finding: IFinding | null): Promise<void> {
     const all = this._watches();
-    const own = all.filter(watch => origin !== null && watch.panel.node.contains(origin));
-    const watches = own.length ? own : all;
+    const own = all.find(watch => origin !== null && watch.panel.node.contains(origin));
+    const watches = own ? [own, ...all.filter(watch => share(own, watch))] : all;
     const found =
       source.cell === null ? this._file(source, watches, finding) : this._cell(source, watches);
     if (!(await found)) {
@@ -145,6 +146,12 @@ export class Revealer {
       return null; // not there, or not a text: the next path may be it
     }
   }
+}
+
+/** Whether two notebooks have one kernel. */
+function share(own: NotebookWatch, other: NotebookWatch): boolean {
+  const [kernel, theirs] = [own, other].map(({ panel }) => panel.sessionContext.session?.kernel);
+  return own !== other && kernel != null && kernel.id === theirs?.id;
 }
 
 function putCursor(editor: CodeEditor.IEditor, line: number): void {

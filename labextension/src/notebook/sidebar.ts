@@ -16,8 +16,8 @@ import type { IEntry, NotebookWatch } from './watch';
 const MOST_ITEMS = 50;
 
 export interface ISidebarActions {
-  /** Goes to a line of the program. */
-  reveal(source: ISource, finding: IFinding | null): void;
+  /** Goes to a line of the program that ran in a notebook. */
+  reveal(watch: NotebookWatch, source: ISource, finding: IFinding | null): void;
   /** Goes to the cell that put a report out. */
   revealReport(watch: NotebookWatch, entry: IEntry): void;
 }
@@ -111,40 +111,42 @@ export class Sidebar extends Widget {
       class: 'nanhunt-link nanhunt-Sidebar-report',
       title: trans.__('Go to this output')
     });
-    const items = shown.kind === 'report' ? this._findings(entry) : this._facts(entry);
+    const items =
+      shown.kind === 'report' ? this._findings(watch, entry) : this._facts(watch, entry);
     const list = h('ul', { 'aria-label': caption }, ...items.slice(0, MOST_ITEMS));
     return h('section', { class: 'nanhunt-Sidebar-entry' }, head, list);
   }
 
-  private _findings({ shown }: IEntry): HTMLElement[] {
+  private _findings(watch: NotebookWatch, { shown }: IEntry): HTMLElement[] {
     if (shown.kind !== 'report') {
       return [];
     }
     const { report } = shown;
     if (report.findings.length === 0) {
-      return [this._item('healthy', '✓', this._words.headline(report), null)];
+      return [this._item(watch, 'healthy', '✓', this._words.headline(report), null)];
     }
     return report.findings.slice(0, MOST_ITEMS).map(finding => {
       const critical = finding.severity === 'critical';
       const glyph = critical ? '✗' : '△';
       const kind = critical ? 'critical' : 'warning';
-      return this._item(kind, glyph, this._words.verdict(finding), finding.source, finding);
+      return this._item(watch, kind, glyph, this._words.verdict(finding), finding.source, finding);
     });
   }
 
-  private _facts({ shown }: IEntry): HTMLElement[] {
+  private _facts(watch: NotebookWatch, { shown }: IEntry): HTMLElement[] {
     if (shown.kind !== 'preflight') {
       return [];
     }
     return shown.preflight.facts.slice(0, MOST_ITEMS).map(fact => {
       const warning = fact.severity === 'warning';
       const [kind, glyph] = warning ? ['warning', '△'] : ['info', '·'];
-      return this._item(kind, glyph, visible(fact.text, 300), fact.source);
+      return this._item(watch, kind, glyph, visible(fact.text, 300), fact.source);
     });
   }
 
   /** A line that leads to its source, where it has one. */
   private _item(
+    watch: NotebookWatch,
     kind: string,
     glyph: string,
     text: string,
@@ -158,7 +160,7 @@ export class Sidebar extends Widget {
     if (!source) {
       return h('li', { class: `nanhunt-Sidebar-item nanhunt-mod-${kind}` }, ...inside);
     }
-    const pressed = button('', () => this._actions.reveal(source, finding), {
+    const pressed = button('', () => this._actions.reveal(watch, source, finding), {
       class: 'nanhunt-Sidebar-button'
     });
     pressed.append(...inside.filter(child => child !== null));
