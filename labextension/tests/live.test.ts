@@ -176,6 +176,37 @@ describe('the state of a live hunt', () => {
     expect(live.state?.headline).toBe('at step 7');
   });
 
+  it.each<Record<string, object>>([{}, { a: {} }])(
+    'of a hunt is kept that begins while the page asks',
+    async comms => {
+      await settled();
+      panel.kernel.comms = comms; // as it was when the kernel was asked
+      panel.sessionContext.connectionStatusChanged.emit('connected');
+      panel.opens('b');
+      panel.tells('b', 'at step 1', 'step');
+      await settled();
+      expect(live.state?.headline).toBe('at step 1');
+    }
+  );
+
+  it('can be given no command while there is no connection', async () => {
+    await settled();
+    panel.opens('a');
+    panel.tells('a', 'at step 0', 'step');
+    panel.kernel.connectionStatus = 'connecting';
+    panel.sessionContext.connectionStatusChanged.emit('connecting');
+    expect(live.state?.headline).toBe('at step 0');
+    expect(live.can('step')).toBe(false);
+    live.give('step'); // which would be sent later, all at once
+    expect(panel.kernel.sent).toEqual([]);
+    panel.kernel.connectionStatus = 'connected';
+    panel.kernel.comms = { a: {} };
+    panel.sessionContext.connectionStatusChanged.emit('connected');
+    await settled();
+    panel.tells('a', 'at step 0', 'step');
+    expect(live.can('step')).toBe(true);
+  });
+
   it('is asked for anew after a lost connection', async () => {
     panel.opens('a');
     panel.tells('a', 'at step 0', 'step');

@@ -92,6 +92,9 @@ export class Link implements IDisposable {
   private _onConnection(_: unknown, status: Kernel.ConnectionStatus): void {
     if (status === 'connected') {
       void this._look();
+    } else if (this._state) {
+      // Commands given meanwhile would wait, and then be obeyed all at once.
+      this._set({ ...this._state, possible: new Set() });
     }
   }
 
@@ -102,6 +105,7 @@ export class Link implements IDisposable {
       return;
     }
     this._looked = true;
+    const opened = this._opened;
     let found: readonly string[] = [];
     try {
       const { content } = await kernel.requestCommInfo({ target_name: TARGET });
@@ -109,8 +113,8 @@ export class Link implements IDisposable {
     } catch {
       return; // the kernel went away meanwhile; the next one is asked anew
     }
-    if (this._disposed || kernel !== this._kernel) {
-      return;
+    if (this._disposed || kernel !== this._kernel || opened !== this._opened) {
+      return; // or a hunt has begun meanwhile, of which the answer may not know
     }
     const id = found[found.length - 1];
     if (id === undefined) {
@@ -136,6 +140,7 @@ export class Link implements IDisposable {
     if (KernelMessage.isCommOpenMsg(message)) {
       if (message.content.target_name === TARGET && message.content.comm_id !== this._id) {
         this._forget(message.content.comm_id);
+        this._opened++;
         this._id = message.content.comm_id;
       }
     } else if (KernelMessage.isCommMsgMsg(message)) {
@@ -201,5 +206,7 @@ export class Link implements IDisposable {
   private _id: string | null = null;
   private _state: ILiveState | null = null;
   private _looked = false;
+  /** How many hunts have begun while this page listened. */
+  private _opened = 0;
   private _disposed = false;
 }
