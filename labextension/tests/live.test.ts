@@ -311,4 +311,20 @@ describe('the controls', () => {
     panel.tells('a', 'later', 'step');
     expect(controls.node.textContent).not.toContain('later');
   });
+
+  it('leave the focus beside them when they go', async () => {
+    await settled();
+    const controls = new Controls(live, trans);
+    const sidebar = document.createElement('div');
+    sidebar.tabIndex = -1;
+    sidebar.append(controls.node);
+    document.body.append(sidebar);
+    panel.opens('a');
+    panel.tells('a', 'at step 0', 'stop');
+    controls.node.querySelector('button')!.focus();
+    panel.hear('comm_close', 'a');
+    expect(document.activeElement).toBe(sidebar);
+    controls.dispose();
+    sidebar.remove();
+  });
 });

@@ -43,6 +43,9 @@ export class Controls extends Widget {
 
   private _tell(): void {
     const state = this._live.state;
+    if (state === null && this.node.contains(document.activeElement)) {
+      this.node.parentElement?.focus(); // or the keyboard would begin again at the top of the page
+    }
     this.node.hidden = state === null;
     this._headline.className = `nanhunt-Live-headline nanhunt-mod-${state?.grade ?? 'calm'}`;
     setText(this._headline, visible(state?.headline ?? '', 600));
