@@ -2,6 +2,7 @@ import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { decodeReport } from '../src/report/decode';
 import type { IReport } from '../src/report/format';
 import { ReportView } from '../src/report/view';
+import { Wording } from '../src/report/wording';
 import { samples, words } from './words';
 
 const disconnected = vi.fn();
@@ -130,6 +131,24 @@ describe('the view of a report', () => {
     );
     expect(view.node.querySelectorAll('*').length).toBeLessThan(2_000);
     expect(view.node.textContent).toContain('and 4,899 more findings');
+  });
+
+  it("says other findings' severity in the user's language", () => {
+    const trans = Object.assign(Object.create(words.trans) as typeof words.trans, {
+      __: (text: string) => ({ critical: 'kritisch', warning: 'Warnung' })[text] ?? text
+    });
+    const forward = samples.reports['forward']!.report as { findings: object[] };
+    const [first] = forward.findings;
+    const others = ['critical', 'warning', 'odd'].map(severity => ({ ...first, severity }));
+    const view = new ReportView(
+      report({ ...forward, findings: [first, ...others] }),
+      new Wording(trans),
+      null
+    );
+    const folds = [...view.node.querySelectorAll(':scope > details > summary')];
+    const said = folds.map(fold => fold.textContent.split(':')[0]);
+    expect(said).toEqual(expect.arrayContaining(['kritisch', 'Warnung', 'odd']));
+    view.dispose();
   });
 
   it('is made in no time of a text of megabytes', () => {

@@ -199,10 +199,8 @@ export class ReportView {
     return [
       h('p', { class: 'nanhunt-Report-caption' }, trans.__('Other findings')),
       ...others.slice(0, MOST_LINES).map(finding => {
-        const severity = visible(finding.severity, 20);
-        return folded(`${severity}: ${this._words.verdict(finding)}`, () =>
-          this._finding(finding, report)
-        );
+        const told = `${this._words.severity(finding)}: ${this._words.verdict(finding)}`;
+        return folded(told, () => this._finding(finding, report));
       }),
       left > 0 ? h('p', {}, trans.__('and %1 more findings', count(left))) : null
     ];

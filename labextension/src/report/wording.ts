@@ -16,6 +16,10 @@ export class Wording {
       ['poisoned_state', trans.__('Poisoned state')],
       ['not_training', trans.__('Not training')]
     ]);
+    this._severities = new Map([
+      ['critical', trans.__('critical')],
+      ['warning', trans.__('warning')]
+    ]);
     this._expected = {
       text: trans.__('text'),
       whole: trans.__('a whole number'),
@@ -64,6 +68,10 @@ export class Wording {
     const culprit = finding.node || finding.op || finding.tensor || trans.__('an operation');
     const [name, phase] = [visible(culprit, 60), visible(finding.phase, 30)];
     return trans.__('%1 is born in step %2: %3 %4 (%5)', kind, step, name, where, phase) + at;
+  }
+
+  severity(finding: IFinding): string {
+    return this._severities.get(finding.severity) ?? visible(finding.severity, 20);
   }
 
   /** A few words for the margin of an editor. */
@@ -198,5 +206,6 @@ export class Wording {
   }
 
   private readonly _kinds: ReadonlyMap<string, string>;
+  private readonly _severities: ReadonlyMap<string, string>;
   private readonly _expected: Readonly<Record<Expected, string>>;
 }
