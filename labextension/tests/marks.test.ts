@@ -19,8 +19,13 @@ class Text {
   private _model: CodeEditor.IModel | null = null;
 }
 
-function mark(line: number): IMark {
-  return { finding: {} as IFinding, line, short: 'NaN', verdict: `NaN is born in line ${line}` };
+function mark(line: number, severity = 'critical'): IMark {
+  return {
+    finding: { severity } as IFinding,
+    line,
+    short: 'NaN',
+    verdict: `NaN is born in line ${line}`
+  };
 }
 
 let marks: Marks;
@@ -50,6 +55,13 @@ describe('marks', () => {
     expect(marked()).toEqual(['b✗ NaN']);
     const line = view.dom.querySelector('.nanhunt-mark')!;
     expect(line.getAttribute('title')).toBe('NaN is born in line 2');
+  });
+
+  it('tell a warning from what is critical, by a sign and not by colour alone', async () => {
+    marks.set(text.model, [mark(1), mark(3, 'warning')]);
+    await Promise.resolve();
+    expect(marked()).toEqual(['a✗ NaN', 'c△ NaN']);
+    expect(view.dom.querySelectorAll('.nanhunt-mark.nanhunt-mod-warning')).toHaveLength(1);
   });
 
   it('are drawn in an editor that is made later', () => {

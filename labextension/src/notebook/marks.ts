@@ -9,6 +9,7 @@ import { Signal } from '@lumino/signaling';
 import type { ISignal } from '@lumino/signaling';
 import { h } from '../dom';
 import type { IFinding } from '../report/format';
+import { sign } from '../report/wording';
 
 export interface IMark {
   /** What is marked; it is not marked again once its text has changed. */
@@ -128,7 +129,7 @@ class MarkView {
     const inside = this._marks.of(this._model).filter(mark => mark.line <= doc.lines);
     for (const mark of [...inside].sort((a, b) => a.line - b.line)) {
       const line = doc.line(mark.line);
-      const attributes = { class: 'nanhunt-mark', title: mark.verdict };
+      const attributes = { class: `nanhunt-mark ${graveness(mark)}`, title: mark.verdict };
       made.add(line.from, line.from, Decoration.line({ attributes }));
       made.add(line.to, line.to, Decoration.widget({ widget: new MarkSign(mark), side: 1 }));
     }
@@ -147,8 +148,12 @@ class MarkSign extends WidgetType {
   }
 
   override toDOM(): HTMLElement {
-    const { short, verdict } = this._mark;
+    const { finding, short, verdict } = this._mark;
     const label = { role: 'img', 'aria-label': verdict, title: verdict };
-    return h('span', { class: 'nanhunt-mark-sign', ...label }, `✗ ${short}`);
+    return h('span', { class: 'nanhunt-mark-sign', ...label }, `${sign(finding)} ${short}`);
   }
+}
+
+function graveness({ finding }: IMark): string {
+  return finding.severity === 'critical' ? 'nanhunt-mod-critical' : 'nanhunt-mod-warning';
 }

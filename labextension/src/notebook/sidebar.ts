@@ -8,6 +8,7 @@ import { Controls } from '../live/controls';
 import type { Live } from '../live/live';
 import type { IFinding, ISource } from '../report/format';
 import { visible } from '../report/text';
+import { sign } from '../report/wording';
 import type { Wording } from '../report/wording';
 import type { Current } from './current';
 import type { IEntry, NotebookWatch } from './watch';
@@ -126,10 +127,15 @@ export class Sidebar extends Widget {
       return [this._item(watch, 'healthy', '✓', this._words.headline(report), null)];
     }
     return report.findings.slice(0, MOST_ITEMS).map(finding => {
-      const critical = finding.severity === 'critical';
-      const glyph = critical ? '✗' : '△';
-      const kind = critical ? 'critical' : 'warning';
-      return this._item(watch, kind, glyph, this._words.verdict(finding), finding.source, finding);
+      const kind = finding.severity === 'critical' ? 'critical' : 'warning';
+      return this._item(
+        watch,
+        kind,
+        sign(finding),
+        this._words.verdict(finding),
+        finding.source,
+        finding
+      );
     });
   }
 

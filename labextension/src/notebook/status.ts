@@ -5,6 +5,7 @@ import { Widget } from '@lumino/widgets';
 import { button } from '../dom';
 import type { Live } from '../live/live';
 import { visible } from '../report/text';
+import { sign } from '../report/wording';
 import type { Wording } from '../report/wording';
 import type { Current } from './current';
 
@@ -51,17 +52,18 @@ export class StatusItem extends Widget {
 
   private _tell(): void {
     const entries = this._current.watch?.entries ?? [];
-    const findings = entries.reduce(
-      (sum, { shown }) => sum + (shown.kind === 'report' ? shown.report.findings.length : 0),
-      0
+    const findings = entries.flatMap(({ shown }) =>
+      shown.kind === 'report' ? shown.report.findings : []
     );
+    const worst = findings.find(finding => finding.severity === 'critical') ?? findings[0];
+    const all = findings.length;
     const trans = this._words.trans;
     const live = this._live.state;
     if (live) {
       this._button.textContent = `${GLYPHS[live.grade]} ${visible(live.headline, MOST)}`;
     } else {
-      this._button.textContent = findings
-        ? `✗ ${trans._n('%1 finding', '%1 findings', findings, findings)}`
+      this._button.textContent = worst
+        ? `${sign(worst)} ${trans._n('%1 finding', '%1 findings', all, all)}`
         : `✓ ${trans.__('no finding')}`;
     }
     this._changed.emit();

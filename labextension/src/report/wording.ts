@@ -6,6 +6,11 @@ import { mainFinding, VERSION } from './format';
 import type { IFinding, IReport, ISource, ITensorStats } from './format';
 import { baseName, count, number, visible } from './text';
 
+/** How grave a finding is, as a glyph; colour alone never carries meaning. */
+export function sign(finding: IFinding): string {
+  return finding.severity === 'critical' ? '✗' : '△';
+}
+
 /** Says things in the user's language. */
 export class Wording {
   constructor(readonly trans: TranslationBundle) {
