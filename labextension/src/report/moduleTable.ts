@@ -156,9 +156,14 @@ export class ModuleTable {
     this._list.node.setAttribute('aria-activedescendant', `${this._id}-${this._active}`);
   }
 
+  /** Whether rows can be folded: what a search or a filter finds stays in view. */
+  private get _folds(): boolean {
+    return !this._query.search && !this._query.suspicious;
+  }
+
   private _toggle(index: number): void {
     const row = this._rows[index];
-    if (row && row.expanded !== null && !this._query.search && !this._query.suspicious) {
+    if (row && row.expanded !== null && this._folds) {
       this._model.toggle(row.path);
       const top = this._list.node.scrollTop;
       this._update();
@@ -212,7 +217,7 @@ export class ModuleTable {
         }
         break;
       case 'ArrowLeft':
-        if (row?.expanded === true) {
+        if (row?.expanded === true && this._folds) {
           this._toggle(this._active);
         } else if (row) {
           this._activate(this._parent(this._active));
