@@ -177,6 +177,23 @@ describe('the watch over a notebook', () => {
     expect(made.entries.map(({ cell }) => cell)).toEqual([running, done, never]);
   });
 
+  it('marks no more findings than a person looks at', () => {
+    const source = Array.from({ length: 300 }, (_, n) => `x${n}`).join('\n');
+    const cell = new Cell(3, source);
+    const { findings } = CELL as { findings: { source: object }[] };
+    const reports = Array.from({ length: 30 }, (_, n) => {
+      const ten = Array.from({ length: 10 }, (_, k) => {
+        const line = 10 * n + k;
+        const place = { ...findings[0]!.source, line: line + 1, code: `x${line}` };
+        return { ...findings[0]!, source: place };
+      });
+      return new Output({ [MIME_TYPE]: { ...(CELL as object), findings: ten } });
+    });
+    watch(new Panel([cell, new Cell(4, '', reports)]));
+    expect(marked(cell)).toHaveLength(200);
+    expect(marked(cell)[0]).toBe(291); // the newest report comes first
+  });
+
   it('takes its marks away with the report, and with the notebook', () => {
     const cell = culprit(3);
     const shown = new Cell(4, '', [new Output({ [MIME_TYPE]: CELL })]);

@@ -7,12 +7,14 @@ import type { Child } from '../dom';
 import { Controls } from '../live/controls';
 import type { Live } from '../live/live';
 import type { IFinding, ISource } from '../report/format';
-import { visible } from '../report/text';
+import { count, visible } from '../report/text';
 import { sign } from '../report/wording';
 import type { Wording } from '../report/wording';
 import type { Current } from './current';
 import type { IEntry, NotebookWatch } from './watch';
 
+/** Reports of one notebook that are listed. */
+const MOST_ENTRIES = 100;
 /** Findings or facts of one report that are listed. */
 const MOST_ITEMS = 50;
 
@@ -67,7 +69,12 @@ export class Sidebar extends Widget {
     this._follow(watch?.panel.title ?? null);
     const entries = watch?.entries ?? [];
     this._told.textContent = this._tell(watch);
-    const items = watch ? entries.map(entry => this._entry(watch, entry)) : [];
+    const shown = entries.slice(0, MOST_ENTRIES);
+    const items = watch ? shown.map(entry => this._entry(watch, entry)) : [];
+    const left = entries.length - shown.length;
+    if (left > 0) {
+      items.push(h('p', {}, this._words.trans.__('and %1 older ones', count(left))));
+    }
     this._list.replaceChildren(...items);
   }
 
@@ -99,14 +106,15 @@ export class Sidebar extends Widget {
     if (watch.entries.length === 0) {
       return trans.__('No report in the outputs of this notebook. Run: %nanhunt model step_fn');
     }
-    return trans._n('%1 report', '%1 reports', watch.entries.length, watch.entries.length);
+    const all = watch.entries.length;
+    return trans._n('%2 report', '%2 reports', all, count(all));
   }
 
   private _entry(watch: NotebookWatch, entry: IEntry): HTMLElement {
     const trans = this._words.trans;
-    const { shown, count } = entry;
+    const { shown } = entry;
     const what = shown.kind === 'report' ? trans.__('hunt') : trans.__('preflight');
-    const number = count === null ? ' ' : String(count);
+    const number = entry.count === null ? ' ' : String(entry.count);
     const caption = trans.__('%1 in cell [%2]', what, number);
     const head = button(caption, () => this._actions.revealReport(watch, entry), {
       class: 'nanhunt-link nanhunt-Sidebar-report',
@@ -114,7 +122,7 @@ export class Sidebar extends Widget {
     });
     const items =
       shown.kind === 'report' ? this._findings(watch, entry) : this._facts(watch, entry);
-    const list = h('ul', { 'aria-label': caption }, ...items.slice(0, MOST_ITEMS));
+    const list = h('ul', { 'aria-label': caption }, ...items);
     return h('section', { class: 'nanhunt-Sidebar-entry' }, head, list);
   }
 

@@ -140,9 +140,10 @@ export class NotebookWatch implements IDisposable {
   }
 
   private _findings(): IFinding[] {
-    return this._entries.flatMap(({ shown }) =>
-      shown.kind === 'report' ? shown.report.findings.slice(0, MOST_MARKS) : []
+    const all = this._entries.flatMap(({ shown }) =>
+      shown.kind === 'report' ? shown.report.findings : []
     );
+    return all.slice(0, MOST_MARKS);
   }
 
   private _cells(): ICellModel[] {
@@ -158,8 +159,8 @@ export class NotebookWatch implements IDisposable {
   private _disposed = false;
 }
 
-/** Findings of one report that are marked; a report of this program has fewer. */
-const MOST_MARKS = 50;
+/** Findings of a notebook that are marked, of the newest reports first. */
+const MOST_MARKS = 200;
 
 function entriesOf(cell: ICodeCellModel): IEntry[] {
   const found: IEntry[] = [];
