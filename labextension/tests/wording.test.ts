@@ -44,6 +44,13 @@ describe('words', () => {
     expect(visibleLines('a\n'.repeat(500), 3)).toBe('a\na\na\n…');
   });
 
+  it('separates the thousands of steps, as Python does', () => {
+    const decoded = decodeReport({ format: 'nanhunt.report', version: 1, steps_run: 12_345 });
+    expect(decoded.ok && words.headline(decoded.report)).toBe(
+      'Healthy: 12,345 steps, nothing bad seen'
+    );
+  });
+
   it('leaves line breaks out at both ends, and only there', () => {
     const all = ['\n\n  a\n\nb\n', 'a', '\n\n', ''].map(withoutEmptyEnds);
     expect(all).toEqual(['  a\n\nb', 'a', '', '']);

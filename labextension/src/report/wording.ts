@@ -42,7 +42,7 @@ export class Wording {
     if (finding) {
       return this.verdict(finding);
     }
-    const steps = this.trans._n('%1 step', '%1 steps', report.stepsRun, count(report.stepsRun));
+    const steps = this.trans._n('%2 step', '%2 steps', report.stepsRun, count(report.stepsRun));
     return report.interrupted
       ? this.trans.__('Interrupted after %1: nothing bad seen until then', steps)
       : this.trans.__('Healthy: %1, nothing bad seen', steps);
