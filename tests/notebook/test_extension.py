@@ -95,6 +95,18 @@ def test_keys_in_the_module_list_are_not_the_notebooks(
     expect(rows.nth(1)).to_have_attribute("aria-expanded", "false")
     expect(page.locator(".jp-Cell")).to_have_count(3)
     expect(grid).to_be_focused()
+    order = page.get_by_label("Order of the modules")
+    order.focus()
+    for key in ("ArrowDown", "d", "d"):
+        page.keyboard.press(key)
+    expect(order).to_have_value("calls")
+    expect(order).to_be_focused()
+    only = page.get_by_label("only suspicious")
+    only.focus()
+    for key in (" ", "d", "d"):
+        page.keyboard.press(key)
+    expect(only).to_be_checked()
+    expect(page.locator(".jp-Cell")).to_have_count(3)
 
 
 # -- from a report to the program -------------------------------------------------------------

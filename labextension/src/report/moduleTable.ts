@@ -8,6 +8,8 @@ import { bits, count, number, visible } from './text';
 import { VirtualList } from './virtual';
 import type { Wording } from './wording';
 
+/** For what takes keys itself; else they would be commands to the notebook around it. */
+const OWN_KEYS = { 'data-lm-suppress-shortcuts': 'true' };
 /** As in the stylesheet. */
 const ROW_HEIGHT = 22;
 let tables = 0;
@@ -26,8 +28,7 @@ export class ModuleTable {
     const grid = this._list.node;
     grid.setAttribute('role', 'treegrid');
     grid.setAttribute('tabindex', '0');
-    // Or a letter that is typed here would be a command to the notebook around it.
-    grid.setAttribute('data-lm-suppress-shortcuts', 'true');
+    Object.entries(OWN_KEYS).forEach(([name, value]) => grid.setAttribute(name, value));
     grid.setAttribute('aria-label', trans.__('Modules'));
     grid.addEventListener('keydown', event => this._onKey(event));
     grid.addEventListener('click', event => this._onClick(event));
@@ -51,11 +52,11 @@ export class ModuleTable {
       'aria-label': trans.__('Search modules by path or class')
     });
     search.addEventListener('input', () => this._ask({ search: search.value }));
-    const only = h('input', { type: 'checkbox' });
+    const only = h('input', { type: 'checkbox', ...OWN_KEYS });
     only.addEventListener('change', () => this._ask({ suspicious: only.checked }));
     const order = h(
       'select',
-      { class: 'nanhunt-input', 'aria-label': trans.__('Order of the modules') },
+      { class: 'nanhunt-input', 'aria-label': trans.__('Order of the modules'), ...OWN_KEYS },
       h('option', { value: 'tree' }, trans.__('as a tree')),
       h('option', { value: 'calls' }, trans.__('in the order of their calls'))
     );
