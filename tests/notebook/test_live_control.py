@@ -206,6 +206,43 @@ def test_the_sidebar_follows_notebook_switches_and_a_kernel_restart(
     controls.says("start of step 1")
 
 
+# Puts a notebook on the kernel of another one, as a person does in the dialog "Select Kernel".
+SHARE = """async ([path, other]) => {
+  const sessions = await (await fetch('/api/sessions')).json();
+  const kernel = { id: sessions.find(session => session.path === other).kernel.id };
+  const answer = await fetch('/api/sessions', {
+    method: 'POST',
+    headers: { 'X-XSRFToken': document.cookie.match(/_xsrf=([^;]*)/)[1] },
+    body: JSON.stringify({ path, name: path, type: 'notebook', kernel })
+  });
+  return answer.status;
+}"""
+
+
+def test_a_second_notebook_on_the_kernel_controls_the_hunt_also_alone(
+    lab: Server, page: Page, errors: None
+) -> None:
+    write_notebook(lab.home / "second.ipynb", ["1 + 1"])
+    controls = started(lab, page, "first")
+    assert page.evaluate(SHARE, ["second.ipynb", "first.ipynb"]) == 201
+    page.get_by_role("listitem").filter(has_text="second.ipynb").dblclick()
+    expect(controls.sidebar.locator("h2")).to_have_text("second.ipynb")
+    controls.says("start of step 0")
+    page.keyboard.press("Alt+Shift+F10")
+    controls.says("start of step 1")
+    page.get_by_role("tab", name="first.ipynb").click()
+    controls.button("Into").click()
+    controls.says("Paused in step 1, before the model")
+    page.get_by_role("tab", name="first.ipynb").locator(".jp-icon-hover").click()
+    page.locator(".jp-Dialog").get_by_role("button", name="Discard").click()
+    expect(controls.sidebar.locator("h2")).to_have_text("second.ipynb")
+    controls.says("Paused in step 1, before the model")
+    controls.button("Continue").click()
+    controls.says("start of step 2")
+    controls.button("Stop").click()
+    expect(controls.box).to_be_hidden()
+
+
 @pytest.mark.slow
 def test_a_reloaded_page_and_a_second_tab_find_the_live_hunt(
     lab: Server, page: Page, errors: None
