@@ -327,4 +327,16 @@ describe('the controls', () => {
     controls.dispose();
     sidebar.remove();
   });
+
+  it('are read out when the training stands, not ten times a second while it runs', async () => {
+    await settled();
+    const controls = new Controls(live, trans);
+    const headline = controls.node.querySelector('[role=status]')!;
+    panel.opens('a');
+    panel.tells('a', 'Running: run, step 7', 'pause');
+    expect(headline.getAttribute('aria-busy')).toBe('true');
+    panel.hear('comm_msg', 'a', { data: { hunt: { headline: 'at step 8', grade: 'calm' } } });
+    expect(headline.getAttribute('aria-busy')).toBe('false');
+    controls.dispose();
+  });
 });

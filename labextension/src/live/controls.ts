@@ -48,6 +48,8 @@ export class Controls extends Widget {
     }
     this.node.hidden = state === null;
     this._headline.className = `nanhunt-Live-headline nanhunt-mod-${state?.grade ?? 'calm'}`;
+    // What changes with every step is not read out; where the training stands then is.
+    this._headline.setAttribute('aria-busy', String(state?.grade === 'busy'));
     setText(this._headline, visible(state?.headline ?? '', 600));
     setText(this._notice, visible(state?.notice ?? '', 400));
     for (const [name, made] of this._buttons) {
