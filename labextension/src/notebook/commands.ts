@@ -14,6 +14,7 @@ export const COMMANDS = {
 
 /** What the shells of both JupyterLab and Notebook can do beyond the interface they share. */
 interface ISideAreas extends JupyterFrontEnd.IShell {
+  collapseLeft?(): void;
   collapseRight?(): void;
 }
 
@@ -33,10 +34,16 @@ export function addCommands(
     }
   };
   const toggle = () => {
+    const shell: ISideAreas = app.shell;
     if (sidebar.isVisible) {
-      (app.shell as ISideAreas).collapseRight?.();
+      // A person may have moved it.
+      if ([...shell.widgets('left')].includes(sidebar)) {
+        shell.collapseLeft?.();
+      } else {
+        shell.collapseRight?.();
+      }
     } else {
-      app.shell.activateById(sidebar.id);
+      shell.activateById(sidebar.id);
     }
   };
   const isEnabled = () => current.findings.length > 0;
