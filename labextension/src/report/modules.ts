@@ -85,7 +85,7 @@ export class ModuleModel {
     if (finding.module !== null) {
       this._node(finding.module).state = 'producer';
     }
-    this.size = this._settle(this._root, 0);
+    this.size = this._settle(this._root);
     if (this.size > 200) {
       this._foldAllButTheCulprit();
     }
@@ -180,10 +180,10 @@ export class ModuleModel {
   }
 
   /** Counts the modules, and tells every parent the worst state below it. */
-  private _settle(node: INode, depth: number): number {
+  private _settle(node: INode): number {
     let size = 1;
     for (const child of node.children.values()) {
-      size += this._settle(child, depth + 1);
+      size += this._settle(child);
       node.below = worse(node.below, worse(child.state, child.below));
     }
     return size;
