@@ -64,8 +64,8 @@ function activate(
   app.shell.add(sidebar, 'right', { rank: 900, type: 'nanhunt' });
 
   sidebar.disposed.connect(() => {
-    keys.dispose();
-    live.dispose();
+    host.reveal = null;
+    [keys, live, current, marks].forEach(part => part.dispose());
   });
 
   const toggle = addCommands(app, current, revealer, sidebar, words.trans, palette);
