@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from playwright.sync_api import Locator, Page
 from playwright.sync_api import TimeoutError as NotThereError
 
@@ -45,7 +47,8 @@ def run_all_cells(page: Page, wanted: Locator) -> None:
     """
     page.wait_for_selector('[data-status="idle"]', timeout=90_000)
     asked: list[str] = []
-    for _ in range(6):
+    end = time.monotonic() + 180
+    while time.monotonic() < end:
         dialog = page.locator("dialog.jp-Dialog")
         if dialog.count():
             asked.append(dialog.first.inner_text())
@@ -53,8 +56,27 @@ def run_all_cells(page: Page, wanted: Locator) -> None:
         try:
             page.get_by_role("menuitem", name="Run", exact=True).click(timeout=5_000)
             page.get_by_text("Run All Cells", exact=True).click(timeout=5_000)
-            wanted.wait_for(timeout=30_000)
         except NotThereError:
             continue
-        return
+        if _appears(page, wanted):
+            return
     raise AssertionError(f"what was wanted did not appear; JupyterLab asked {asked}")
+
+
+def _appears(page: Page, wanted: Locator) -> bool:
+    """Whether something is there within 30 seconds; a click that was lost is known sooner."""
+    for _ in range(10):
+        if _is_there(wanted):
+            return True
+        prompts = page.locator(".jp-InputPrompt").all_inner_texts()
+        if not any(prompt.strip("[]: ") for prompt in prompts):
+            return False  # no cell runs or has run
+    return False
+
+
+def _is_there(wanted: Locator) -> bool:
+    try:
+        wanted.wait_for(timeout=3_000)
+    except NotThereError:
+        return False
+    return True
