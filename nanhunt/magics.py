@@ -148,8 +148,10 @@ class NanhuntMagics(Magics):
 
         shell = self.shell
         assert shell is not None
-        # An empty line for the magic's own, so that line numbers are those of the whole cell.
-        source = "\n" + shell.transform_cell(cell)
+        # Empty lines for the magic's own and for those that IPython takes off the beginning, so
+        # that line numbers are those of the whole cell.
+        taken_off = cell[: len(cell) - len(cell.lstrip())].count("\n")
+        source = "\n" * (1 + taken_off) + shell.transform_cell(cell)
         name = shell.compile.cache(source, _number_of_the_running_cell(shell), raw_code=cell)
         if arguments["progress"]:
             arguments["progress"] = NotebookProgress(shell)

@@ -126,6 +126,11 @@ def built_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     environment = {**os.environ, "PATH": path}
     root = Path(__file__).resolve().parent.parent
+    built = root / "nanhunt" / "labextension" / "package.json"
+    sources = [*root.glob("labextension/src/**/*.ts*"), *root.glob("labextension/style/*")]
+    newest = max(source.stat().st_mtime for source in sources)
+    fresh = not built.exists() or built.stat().st_mtime > newest
+    assert fresh, "the built extension is older than its sources: `make lint` builds it anew"
     subprocess.run(command, cwd=root, env=environment, check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")
     return wheel

@@ -59,7 +59,9 @@ class Remote:
         return made
 
     def _take(self, message: dict[str, Any]) -> None:
-        data = message["content"].get("data", {})
+        data = message["content"].get("data")
+        if not isinstance(data, dict):
+            return
         if isinstance(data.get("command"), str):
             self._obey(data["command"])
         elif "ask" in data:

@@ -82,6 +82,13 @@ def test_the_cell_magic_names_its_cell_by_the_number_at_its_prompt(
     assert finding.source.line == 3
 
 
+@pytest.mark.parametrize("blank", ["", "\n", "\n  \n\n"])
+def test_blank_lines_after_the_cell_magic_are_counted(shell: InteractiveShell, blank: str) -> None:
+    loop = "for n in range(3):\n    (model(x) * 0).log().sum().backward()\n    optimizer.step()"
+    finding = run(shell, f"%%nanhunt model\n{blank}{loop}").result.finding
+    assert finding.source.line == 3 + blank.count("\n")
+
+
 def test_the_line_magic_returns_the_report(shell: InteractiveShell) -> None:
     report = run(shell, "%nanhunt model step --steps 3").result
     assert isinstance(report, nanhunt.Report)
