@@ -7,11 +7,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.utils.data import DataLoader
+
+import nanhunt
 
 SIZE, BATCH = 6, 4
 COUNT = 60
 BAD = (0, 17, 43)  # 5 %
+
+
+def guarded(model: Any, optimizer: Any, **options: Any) -> Any:
+    """A guard that writes no bundle."""
+    return nanhunt.guard(model, optimizer, bundle=None, **options)
 
 
 def net() -> nn.Module:
@@ -57,6 +65,18 @@ def plain_loop(model: nn.Module, optimizer: Any, data: Iterable[Any]) -> None:
         loss = (model(x) - 1).square().mean()
         loss.backward()
         optimizer.step()
+
+
+def amp_loop(model: Any, optimizer: Any, scaler: GradScaler, data: Any) -> None:
+    for x in data:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = (model(x) - 1).square().mean()
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
 
 
 def everything(model: Any, *owners: Any) -> dict[str, Any]:
