@@ -36,3 +36,24 @@ def linear(size: int = 4, out: int = 4) -> nn.Linear:
 
 def inputs(rows: int = 3, size: int = 4, seed: int = 1) -> Tensor:
     return torch.randn(rows, size, generator=torch.Generator().manual_seed(seed))
+
+
+def in_module(function, at: int = 0, **layers):
+    """A net whose submodule `bad` applies `function` to the output of its linear layer."""
+
+    class Bad(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return function(x)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = linear()
+            self.bad = Bad()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.bad(self.linear(x))
+
+    net = Net()
+    x = inputs()
+    return net, train(net, lambda n: net(x).sum() if n >= at else net.linear(x).sum())

@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.cases.book import failing
-from tests.cases.common import inputs, linear, train
-from tests.cases.forward import in_module
+from tests.cases.common import in_module, inputs, linear, train
 
 HALF = {"device_type": "cpu", "dtype": torch.float16}
 

@@ -14,10 +14,11 @@ from torch.optim.optimizer import (
 )
 
 import nanhunt
-from tests.cases import backward, data, forward, half, healthy, optimizer, state, why
+from tests.cases import backward, data, forward, half, healthy, optimizer, places, state, why
 from tests.cases.book import CASES, Case
 
-assert all((backward, data, forward, half, healthy, optimizer, state, why))  # they fill CASES
+# They fill CASES.
+assert all((backward, data, forward, half, healthy, optimizer, places, state, why))
 pytestmark = pytest.mark.filterwarnings(r"ignore:std\(\):UserWarning")
 FAILING = [case for case in CASES.values() if case.expected is not None]
 HEALTHY = [case for case in CASES.values() if case.expected is None]
