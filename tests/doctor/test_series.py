@@ -169,3 +169,35 @@ def test_a_folder_without_checkpoints_says_what_is_known(tmp_path: Path) -> None
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(CheckpointError, match=r"no checkpoint in this folder.*\.safetensors"):
         nanhunt.doctor(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "rng_state_{}.pth",
+        "random_states_{}.pt",
+        "zero_pp_rank_{}_mp_rank_00_optim_states.pt",
+        "model_world_size_2_rank_{}.pt",
+    ],
+)
+def test_what_each_process_writes_for_itself_is_no_series(part: str, tmp_path: Path) -> None:
+    """Otherwise bad weights beside such files would never be looked at."""
+    for step, value in ((500, 1.0), (1000, math.nan)):
+        folder = tmp_path / f"checkpoint-{step}"
+        files.safetensors_file(folder / "model.safetensors", {"w": torch.full((2, 2), value)})
+        for rank in range(3):
+            files.torch_file(folder / part.format(rank), {"seed": rank})
+    one = nanhunt.doctor(tmp_path / "checkpoint-1000")
+    assert one.timeline is None
+    assert [problem.key for problem in one.problems] == ["w"]
+    whole = nanhunt.doctor(tmp_path)
+    assert whole.timeline is not None
+    assert whole.timeline.first_bad == "checkpoint-1000"
+
+
+def test_a_rank_beside_the_number_of_a_step_does_not_hide_the_series(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        files.torch_file(tmp_path / f"lora_rank8_step{step}.pt", {"w": torch.ones(2)})
+    timeline = nanhunt.doctor(tmp_path).timeline
+    assert timeline is not None
+    assert timeline.length == 3

@@ -16,6 +16,9 @@ SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 _INDEX = ".index.json"
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.)")
 _NUMBER = re.compile(r"\d+")
+# What each process of a run writes for itself: parts of one checkpoint, as transformers' Trainer
+# (rng_state_0.pth) and DeepSpeed (zero_pp_rank_0_mp_rank_00_optim_states.pt) name them.
+_PART = re.compile(r"(rank|rng_state|random_states)[_-]?\d+")
 
 # What people take for a checkpoint, by its first bytes.
 _OTHERS = {
@@ -78,13 +81,21 @@ def _has_index(folder: Path) -> bool:
 
 
 def _longest_family(items: list[Path]) -> list[Path]:
-    """Those whose names differ in numbers alone, if there are two; shards are no family."""
+    """Those whose names differ in numbers alone, if there are two.
+
+    Shards are no family, nor is what differs in the number of a process alone.
+    """
     families: dict[str, list[Path]] = {}
     for item in items:
         if not _SHARD.search(item.name):
             families.setdefault(_NUMBER.sub("#", item.name), []).append(item)
-    longest = max(families.values(), key=len, default=[])
-    return longest if len(longest) > 1 else []
+    several = [family for family in families.values() if len(set(map(_moment, family))) > 1]
+    return max(several, key=len, default=[])
+
+
+def _moment(item: Path) -> str:
+    """The name without what tells the processes of a run apart."""
+    return _PART.sub("", item.name)
 
 
 def _hidden(path: Path) -> bool:
