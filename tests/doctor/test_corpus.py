@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -143,3 +145,17 @@ def damage(content: bytes, dice: random.Random) -> bytes:
     if dice.random() < 0.1:
         del damaged[dice.randrange(len(damaged)) :]
     return bytes(damaged)
+
+
+def test_a_missing_shard_is_named_whatever_else_is_in_its_name(tmp_path: Path) -> None:
+    files.safetensors_file(tmp_path / "{x}-00001-of-00002.safetensors", {"w": torch.ones(2)})
+    (found,) = nanhunt.doctor(tmp_path).problems
+    assert (found.kind, found.file) == ("file_missing", "{x}-00002-of-00002.safetensors")
+
+
+def test_an_index_is_not_checked_by_assertions_alone(tmp_path: Path) -> None:
+    """`python -O` leaves them out."""
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"w": 3}}')
+    code = f"import nanhunt; nanhunt.doctor({str(tmp_path)!r})"
+    done = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True)
+    assert "CheckpointError" in done.stderr

@@ -190,23 +190,24 @@ def _sharded(contents: Contents, index: Path) -> set[Path]:
 def _weight_map(index: Path) -> dict[str, str]:
     try:
         data: Any = json.loads(index.read_text(encoding="utf-8"))
-        places = data["weight_map"]
-        assert all(isinstance(name, str) for name in places.values())
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError):
+        places = dict(data["weight_map"].items())
+        if not all(isinstance(name, str) for name in places.values()):
+            raise TypeError
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(f"{index}: this index has no readable weight_map") from None
-    return dict(places)
+    return places
 
 
 def _check_shards(contents: Contents) -> None:
     """Shards carry their number and how many there are in their names."""
-    families: dict[tuple[str, int], set[int]] = {}
+    families: dict[tuple[str, str, str], set[int]] = {}
     for file in contents.files:
         named = _SHARD.search(file.name)
         if named is not None:
-            family = (_SHARD.sub("-{:05}-of-" + named[2], file.name), int(named[2]))
+            family = (file.name[: named.start()], named[2], file.name[named.end() :])
             families.setdefault(family, set()).add(int(named[1]))
-    for (pattern, total), numbers in families.items():
-        for number in sorted(set(range(1, min(total, 10_000) + 1)) - numbers):
-            name = pattern.format(number)
+    for (before, total, after), numbers in families.items():
+        for number in sorted(set(range(1, min(int(total), 10_000) + 1)) - numbers):
+            name = f"{before}-{number:05}-of-{total}{after}"
             if name not in contents.missing:
                 contents.missing.append(name)
