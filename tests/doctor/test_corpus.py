@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,11 @@ def test_an_index_is_not_checked_by_assertions_alone(tmp_path: Path) -> None:
     code = f"import nanhunt; nanhunt.doctor({str(tmp_path)!r})"
     done = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True)
     assert "CheckpointError" in done.stderr
+
+
+def test_a_tar_archive_is_told_from_a_damaged_file(tmp_path: Path) -> None:
+    inside = files.safetensors_file(tmp_path / "model.safetensors", {"w": torch.ones(2)})
+    with tarfile.open(tmp_path / "model.pth.tar", "w") as archive:
+        archive.add(inside, "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"a tar archive; unpack it first"):
+        nanhunt.doctor(tmp_path / "model.pth.tar")

@@ -28,8 +28,8 @@ _OTHERS = {
     b"\x89HDF": "an HDF5 file (Keras); only PyTorch's formats are read",
     b"\x93NUMPY": "a NumPy array; only PyTorch's formats are read",
     b"GGUF": "a GGUF file; only PyTorch's formats are read",
-    b"ustar": "a tar archive; unpack it first",
 }
+_TAR = slice(257, 262), b"ustar"  # where POSIX puts the magic of a tar archive
 
 
 def read(path: Path) -> Contents:
@@ -107,7 +107,7 @@ def _file(path: Path) -> Contents:
     if not path.is_file():
         raise CheckpointError(f"{path}: neither a file nor a folder")
     with path.open("rb") as stream:
-        first = stream.read(32)
+        first = stream.read(512)
     if not size:
         raise CheckpointError(f"{path}: the file is empty; take an earlier one")
     if first[:4] == b"PK\x03\x04":
@@ -119,6 +119,8 @@ def _file(path: Path) -> Contents:
     for magic, meaning in _OTHERS.items():
         if first.lstrip().startswith(magic):
             raise CheckpointError(f"{path}: {meaning}")
+    if first[_TAR[0]] == _TAR[1]:
+        raise CheckpointError(f"{path}: a tar archive; unpack it first")
     if path.suffix == ".safetensors":
         return safetensors.read(path)  # says what is wrong with it
     raise CheckpointError(
