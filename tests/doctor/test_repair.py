@@ -338,6 +338,21 @@ def test_tied_tensors_stay_tied(tmp_path: Path) -> None:
     assert after["a"].tolist() == [1.0, 0.0]
 
 
+@pytest.mark.parametrize("way", [".", "..", "below/.."])
+def test_a_folder_without_a_name_of_its_own_is_copied_beside_itself(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    (folder / "below").mkdir(parents=True)
+    statistics = {"n.running_mean": torch.tensor([1.0, NAN]), "n.running_var": torch.ones(2)}
+    files.safetensors_file(folder / "model.safetensors", statistics)
+    monkeypatch.chdir(folder / "below" if way == ".." else folder)
+    repair = nanhunt.doctor(way, fix=True).repair
+    assert repair is not None
+    assert Path(repair.path) == tmp_path / "run_FIXED"
+    assert not repair.left
+
+
 def test_a_healthy_file_is_not_copied(tmp_path: Path) -> None:
     path = files.torch_file(tmp_path / "x.pt", files.whole())
     diagnosis = nanhunt.doctor(path, fix=True)

@@ -65,6 +65,8 @@ def doctor(
     """
     started = time.monotonic()
     path = Path(path).expanduser()
+    if path.name in ("", ".."):  # as "." and "..", which have no name that a copy could be given
+        path = path.resolve()
     if (fix_weights or data is not None) and not fix:
         raise UsageError("fix_weights and data belong to a repair: give fix=True too")
     if data is not None and model is None:
