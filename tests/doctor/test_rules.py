@@ -258,3 +258,18 @@ def test_a_file_that_becomes_shorter_meanwhile_is_refused(
     monkeypatch.setattr(opening, "read", and_shorten)
     with pytest.raises(CheckpointError, match="became shorter while it was read"):
         nanhunt.doctor(path)
+
+
+def test_zeros_beside_minus_inf_are_no_mask_where_nobody_writes_one(tmp_path: Path) -> None:
+    """Moments and running means begin as zeros: one overflow later they look like a mask."""
+    bad = torch.tensor([0.0, -INF, 0.0])
+    state = {"state": {0: {"momentum_buffer": bad}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+    statistics = {"n.running_mean": bad, "n.running_var": torch.ones(3)}
+    found = problems(tmp_path, {"optimizer": state, "model": {**statistics, "mask": bad.clone()}})
+    told = {problem.key.rpartition(".")[2]: (problem.kind, problem.severity) for problem in found}
+    assert told == {
+        "momentum_buffer": ("not_finite", "critical"),
+        "running_mean": ("not_finite", "critical"),
+        "mask": ("mask", "info"),
+    }
+    assert len(found) == 3
