@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import statistics
 from collections.abc import Iterator
 
@@ -34,10 +35,11 @@ def judge_statistics(contents: Contents, scans: list[Scan]) -> Iterator[Problem]
             if name in layer:
                 yield from _statistic(contents, name, *layer[name])
         if COUNT in layer:
-            count = _count(layer[COUNT][0])
+            count = batch_count(layer[COUNT][0])
             if count is not None:
-                counts.append((count, *layer[COUNT]))
                 yield from _counted(contents, count, layer)
+                if math.isfinite(count):
+                    counts.append((int(count), *layer[COUNT]))
     yield from _unequal(contents, counts)
 
 
@@ -59,31 +61,38 @@ def _statistic(contents: Contents, name: str, entry: Entry, scan: Scan) -> Itera
         yield tell("statistics_in_half", "warning", text, advice=advice)
 
 
-def _count(entry: Entry) -> int | None:
-    """The number of batches; None when it is no single whole number."""
+def batch_count(entry: Entry) -> float | None:
+    """The number of batches as it is stored; None when it is no single real number."""
     if entry.dtype is None or entry.dtype.is_complex or entry.numel != 1:
         return None
     value = entry.tensor
     if value is None and entry.span is not None:
         raw = bytearray(entry.span.read())
         value = torch.frombuffer(raw, dtype=entry.dtype) if raw else None
-    if value is None or value.is_meta or not torch.isfinite(value.double()).all():
+    if value is None or value.is_meta or value.layout != torch.strided:
         return None
-    return int(value.item())
+    try:
+        return value.item()
+    except NotImplementedError:  # dtypes without numbers, such as torch.bits8
+        return None
+
+
+def is_bad_count(count: float) -> bool:
+    """Whether no number of batches can be that."""
+    return not 0 <= count < math.inf
 
 
 def _counted(
-    contents: Contents, count: int, layer: dict[str, tuple[Entry, Scan]]
+    contents: Contents, count: float, layer: dict[str, tuple[Entry, Scan]]
 ) -> Iterator[Problem]:
     entry = layer[COUNT][0]
     tell = functools.partial(problem, contents, *layer[COUNT], "buffer", "batch_count")
     if entry.dtype is not None and entry.dtype.is_floating_point:
         text = f"counts batches in {dtype_name(entry.dtype)}: written by .half() or a cast of all"
         yield tell("info", text)
-    if count < 0:
-        repair = "reset to 0" if entry.span is not None else ""
-        text = f"counts {count:,} batches"
-        yield tell("warning", text, repair)
+    if is_bad_count(count):
+        yield tell("warning", f"counts {count:,} batches", "reset to 0")
+        return
     if MEAN not in layer or VARIANCE not in layer:
         return
     mean, variance = layer[MEAN][1], layer[VARIANCE][1]

@@ -12,12 +12,12 @@ import pickletools
 import struct
 from collections.abc import Iterator, Mapping
 
-import torch
 from torch import Tensor
 
 from nanhunt.core.doctor.contents import Entry, Scalar, Span
 from nanhunt.core.doctor.examine import Examination
 from nanhunt.core.doctor.judge import in_place, is_bad_scale
+from nanhunt.core.doctor.judge_statistics import batch_count, is_bad_count
 from nanhunt.core.doctor.patches import AnyPatch, Condition, NumberPatch, Patch
 from nanhunt.core.doctor.roles import COUNT, MEAN, SECOND_MOMENTS, VARIANCE, leaf, shard, siblings
 from nanhunt.core.doctor.scan import Scan, real_dtype
@@ -100,15 +100,9 @@ def _reset_channels(layer: dict[str, tuple[Entry, Scan]], known: set[str]) -> It
             where = sick if alike else [pair for pair in sick if pair[0] is layer[name][0]]
             if where:
                 yield _patch(layer[name][0], value, where, f"bad channels reset to {value:g}")
-    if COUNT in known and layer[COUNT][0].numel == 1 and _is_negative(layer[COUNT][0]):
+    count = batch_count(layer[COUNT][0]) if COUNT in known else None
+    if count is not None and is_bad_count(count):
         yield _patch(layer[COUNT][0], 0.0, [], "reset to 0")
-
-
-def _is_negative(entry: Entry) -> bool:
-    assert entry.span is not None
-    assert entry.dtype is not None
-    raw = bytearray(entry.span.read())
-    return bool((torch.frombuffer(raw, dtype=entry.dtype) < 0).all())
 
 
 # -- optimizers ---------------------------------------------------------------------------------
