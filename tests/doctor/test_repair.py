@@ -149,6 +149,16 @@ def test_a_scale_that_a_scaler_cannot_leave_is_reset(scale: float, tmp_path: Pat
     assert diagnosis.mended
 
 
+@pytest.mark.parametrize(
+    "other", [2, 300, -70_000, 2**40, 10**400, True, None, 0.5], ids=lambda value: str(value)[:8]
+)
+def test_a_scale_of_something_else_does_not_hinder_it(other: Any, tmp_path: Path) -> None:
+    tree = {"augment": {"scale": other}, "scaler": {**files.SCALER, "scale": 0.0}, "scale": other}
+    target, found = fixed(files.torch_file(tmp_path / "x.pt", tree))
+    assert load(target) == {**tree, "scaler": {**files.SCALER, "scale": 65536.0}}
+    assert found.mended
+
+
 def test_files_in_the_old_format_are_repaired_in_it(tmp_path: Path) -> None:
     tree = poisoned("scaler", "scale", None, INF)
     tree["model"]["body.1.running_var"][3] = NAN

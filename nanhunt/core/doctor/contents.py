@@ -209,6 +209,14 @@ def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(reversed(stride))
 
 
+def as_float(value: float) -> float:
+    """A number of Python's; whole ones have no end, and become infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
 def extent(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
     """Elements from the first to the last one in memory, both included."""
     if 0 in shape:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-from nanhunt.core.doctor.contents import Entry, Scalar, Span
+from nanhunt.core.doctor.contents import Entry, Scalar, Span, as_float
 from nanhunt.core.doctor.examine import Examination
 from nanhunt.core.doctor.judge import in_place, is_bad_scale
 from nanhunt.core.doctor.judge_statistics import batch_count, is_bad_count
@@ -22,6 +22,7 @@ from nanhunt.core.doctor.patches import AnyPatch, Condition, NumberPatch, Patch
 from nanhunt.core.doctor.roles import COUNT, MEAN, SECOND_MOMENTS, VARIANCE, leaf, shard, siblings
 from nanhunt.core.doctor.scan import Scan, real_dtype
 
+_WHOLE = ("BININT", "BININT1", "BININT2", "LONG1", "LONG4")  # opcodes of whole numbers
 INITIAL_SCALE = 65536.0  # init_scale of torch.amp.GradScaler
 
 
@@ -176,11 +177,13 @@ def _scales(examination: Examination) -> Iterator[NumberPatch]:
     for span, scalars in streams.items():
         if not any(map(examination.roles.is_loss_scale, scalars)):
             continue
-        places = list(_floats(span.read(), "scale"))
+        places = list(_numbers(span.read(), "scale"))
         if [_bits(value) for _, value in places] != [_bits(s.value) for s in scalars]:
             continue  # written in another way than by GradScaler.state_dict
         for (place, _), scalar in zip(places, scalars, strict=True):
-            if examination.roles.is_loss_scale(scalar) and is_bad_scale(scalar.value):
+            if place is None or not examination.roles.is_loss_scale(scalar):
+                continue
+            if is_bad_scale(scalar.value):
                 where = Span(span.file, span.start + place, 8)
                 text = f"reset to {INITIAL_SCALE:,.0f}"
                 yield NumberPatch(scalar.key, where, scalar.record, INITIAL_SCALE, text)
@@ -191,8 +194,8 @@ def _bits(value: float) -> bytes:
     return struct.pack(">d", value)
 
 
-def _floats(stream: bytes, name: str) -> Iterator[tuple[int, float]]:
-    """Places of the numbers that follow a name, or of the only one there is.
+def _numbers(stream: bytes, name: str) -> Iterator[tuple[int | None, float]]:
+    """The numbers that follow a name, or the only one there is, with the places of floats.
 
     Reads the opcodes of `pickle` without executing any.
     """
@@ -204,8 +207,11 @@ def _floats(stream: bytes, name: str) -> Iterator[tuple[int, float]]:
         if opcode.name in ("BINPUT", "LONG_BINPUT"):
             memo[int(argument)] = before  # type: ignore[arg-type]
             continue
-        if opcode.name == "BINFLOAT" and (before == name or alone):
-            yield position + 1, float(argument)  # type: ignore[arg-type]
+        if isinstance(argument, int | float) and (before == name or alone):
+            if opcode.name == "BINFLOAT":
+                yield position + 1, float(argument)
+            elif opcode.name in _WHOLE:
+                yield None, as_float(argument)
         if opcode.name in ("BINGET", "LONG_BINGET"):
             before = memo.get(int(argument))  # type: ignore[arg-type]
         elif opcode.name != "PROTO":

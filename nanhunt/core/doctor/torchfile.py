@@ -6,7 +6,6 @@ containers is refused, with the names of what it asks for.
 
 from __future__ import annotations
 
-import math
 import pickle
 import warnings
 from pathlib import Path
@@ -26,6 +25,7 @@ from nanhunt.core.doctor.contents import (
     Scalar,
     Span,
     Window,
+    as_float,
     extent,
     leaves,
 )
@@ -168,16 +168,9 @@ def _add(
     if isinstance(value, Tensor):
         contents.entries.append(_entry(contents, keys, value, starts))
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        contents.scalars.append(Scalar(keys, _number(value), pickled, record))
+        contents.scalars.append(Scalar(keys, as_float(value), pickled, record))
     elif isinstance(value, dict | list | tuple | set | frozenset):
         contents.notes.append(f"nested deeper than {DEPTH} levels: not looked at there")
-
-
-def _number(value: float) -> float:
-    try:
-        return float(value)
-    except OverflowError:  # Python's whole numbers have no end
-        return math.inf if value > 0 else -math.inf
 
 
 def _entry(contents: Contents, keys: Keys, tensor: Tensor, starts: dict[int, Record]) -> Entry:
