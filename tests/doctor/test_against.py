@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -175,12 +176,39 @@ def test_the_model_may_be_what_holds_one(tmp_path: Path) -> None:
         ("nothing.py:build", "FILE.py:FUNCTION"),
         ("model.py:bild", "has no bild"),
         ("model.py:number", "this is a int"),
+        ("model.txt:build", "is no Python file"),
     ],
 )
 def test_a_model_that_cannot_be_built_is_said_to(
     spec: str, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "model.py").write_text("number = 3\n")
+    (tmp_path / "model.txt").write_text("")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=complaint):
         load_model(spec)
+
+
+MODEL = """
+from __future__ import annotations
+import dataclasses
+from torch import nn
+
+@dataclasses.dataclass
+class Config:
+    size: int = 2
+
+def build():
+    import layers_beside_it
+    return layers_beside_it.make(Config().size)
+"""
+
+
+def test_the_file_may_hold_dataclasses_and_import_what_lies_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(MODEL)
+    beside = "from torch import nn\ndef make(size):\n    return nn.Linear(size, size)\n"
+    (tmp_path / "layers_beside_it.py").write_text(beside)
+    before = list(sys.path)
+    assert load_model(f"{tmp_path / 'model.py'}:build").in_features == 2
+    assert sys.path == before
+    assert "model" not in sys.modules

@@ -50,20 +50,24 @@ def load_model(spec: str) -> nn.Module:
     file = Path(path)
     if not path or not name or not file.is_file():
         raise UsageError(f"{spec}: write it as FILE.py:FUNCTION, e.g. model.py:build")
-    module_spec = importlib.util.spec_from_file_location(file.stem, file.resolve())
-    assert module_spec is not None
-    assert module_spec.loader is not None
+    # Under a name that hides no other module; dataclasses look their own module up by name.
+    own = f"_nanhunt_against_{file.stem}"
+    module_spec = importlib.util.spec_from_file_location(own, file.resolve())
+    if module_spec is None or module_spec.loader is None:
+        raise UsageError(f"{spec}: {file.name} is no Python file; write it as FILE.py:FUNCTION")
     module = importlib.util.module_from_spec(module_spec)
     folder = str(file.resolve().parent)
     sys.path.insert(0, folder)
+    sys.modules[own] = module
     try:
         module_spec.loader.exec_module(module)
+        build = getattr(module, name, None)
+        if build is None:
+            raise UsageError(f"{spec}: {file.name} has no {name}")
+        return as_module(build() if callable(build) and not isinstance(build, nn.Module) else build)
     finally:
-        sys.path.remove(folder)
-    build = getattr(module, name, None)
-    if build is None:
-        raise UsageError(f"{spec}: {file.name} has no {name}")
-    return as_module(build() if callable(build) and not isinstance(build, nn.Module) else build)
+        if folder in sys.path:  # the file may have taken it away itself
+            sys.path.remove(folder)
 
 
 def as_module(value: Any) -> nn.Module:
