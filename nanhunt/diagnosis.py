@@ -87,7 +87,7 @@ class Match:
 
     @property
     def fits(self) -> bool:
-        """Whether `load_state_dict` takes it as it is."""
+        """Whether `load_state_dict` takes it as it is, further names of tied weights apart."""
         return not any(mismatch.severity == "critical" for mismatch in self.mismatches)
 
 

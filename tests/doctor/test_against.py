@@ -117,6 +117,16 @@ def test_a_tied_weight_is_not_called_missing(tmp_path: Path) -> None:
     Tied().load_state_dict(apply(found, dict(state)))
 
 
+def test_every_name_of_a_weight_that_is_tied_twice_is_put_in(tmp_path: Path) -> None:
+    model = Tied()
+    model.second = model.head
+    state = model.state_dict()
+    del state["head.weight"], state["second.weight"]
+    found = match(tmp_path, state, model)
+    assert kinds(found) == {"tied": ("head.weight", "second.weight")}
+    model.load_state_dict(apply(found, dict(state)))
+
+
 def test_a_weight_tied_in_the_model_alone_is_pointed_out(tmp_path: Path) -> None:
     found = match(tmp_path, Tied(tied=False).state_dict(), Tied())
     assert set(kinds(found)) == {"tied"}

@@ -195,13 +195,14 @@ def _tied(
         there = [name for name in names if name in entries]
         absent = [name for name in names if name not in entries and name in state]
         if there and absent:
+            share = "shares its" if len(absent) == 1 else "share their"
             yield Mismatch(
                 "tied",
                 "warning",
-                f"{', '.join(absent)} shares its values with {there[0]}, under which name alone "
+                f"{', '.join(absent)} {share} values with {there[0]}, under which name alone "
                 "the file holds them",
                 tuple(absent),
-                f"state[{absent[0]!r}] = state[{there[0]!r}]",
+                f"{' = '.join(f'state[{name!r}]' for name in [*absent, there[0]])}",
             )
         spans = {entries[name].span for name in there}
         if len(there) > 1 and len(spans) > 1:
