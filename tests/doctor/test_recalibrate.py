@@ -45,6 +45,18 @@ def test_the_statistics_are_those_that_torch_computes() -> None:
     assert torch.isfinite(net.eval()(batches()[0])).all()
 
 
+def test_instance_norm_gets_the_average_of_all_batches_too() -> None:
+    net = nn.Sequential(nn.InstanceNorm1d(3, track_running_stats=True))
+    data = [torch.randn(4, 3, 10) * scale + 5 for scale in (1.0, 2.0, math.nan, 3.0)]
+    assert nanhunt.recalibrate(net, data).skipped == 1
+    good = [batch for batch in data if torch.isfinite(batch).all()]
+    means = torch.stack([batch.mean((0, 2)) for batch in good])
+    variances = torch.stack([batch.var(2).mean(0) for batch in good])
+    torch.testing.assert_close(net[0].running_mean, means.mean(0))
+    torch.testing.assert_close(net[0].running_var, variances.mean(0))
+    assert net[0].momentum == 0.1
+
+
 def test_dropout_is_off_and_nothing_but_statistics_changes() -> None:
     net = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.9), nn.BatchNorm1d(4, momentum=0.3))
     net[0].eval()

@@ -41,7 +41,7 @@ def recalibrate(
     forward: Callable[[nn.Module, Any], Any] | None = None,
     batches: int | None = None,
 ) -> Recalibration:
-    """Computes the running statistics of all BatchNorm layers anew from data.
+    """Computes all running statistics (BatchNorm, InstanceNorm) anew from data.
 
     Resets them, then runs the model forward with those layers in train mode and everything
     else in eval mode (no dropout), averaging the statistics of all batches alike, as
@@ -80,6 +80,9 @@ def recalibrate(
         _prepare(model, layers.values())
         for batch in itertools.islice(loader, batches):
             kept = {name: _statistics(layer) for name, layer in layers.items()}
+            for layer in layers.values():
+                if isinstance(layer, nn.modules.instancenorm._InstanceNorm):
+                    layer.momentum = 1 / (used + 1)  # it takes None for 0: nothing would move
             (forward or _forward)(model, batch)
             if any(is_bad(value) for layer in layers.values() for value in _statistics(layer)):
                 _put_back(layers, kept)
