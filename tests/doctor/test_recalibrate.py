@@ -157,3 +157,53 @@ def test_a_repair_with_data_computes_the_statistics_of_bad_layers_alone(tmp_path
         wanted = expected.state_dict() if name.startswith("body.4.") else tree["model"]
         assert torch.equal(value, wanted[name]), name
     assert all(torch.equal(v, untouched[name]) for name, v in model.state_dict().items())
+
+
+class Odd(nn.Module):
+    """Two names for one weight, something in its state that is no tensor, and a complex one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
+        self.second.weight = self.first.weight
+        self.norm = nn.BatchNorm1d(2)
+        self.register_buffer("phase", torch.ones(2, dtype=torch.complex64))
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"version": 1}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.second(self.first(x)) * self.phase.real)
+
+
+@pytest.mark.parametrize("way", ["as it is", "tied", "expanded"])
+def test_whatever_a_model_can_be_loaded_from_is_enough_for_its_statistics(
+    way: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = Odd()
+    expected = Odd()
+    expected.load_state_dict(model.state_dict(), strict=False)
+    state = model.state_dict()
+    state["norm.running_mean"] = torch.tensor([math.nan, 0.0])
+    if way == "tied":
+        del state["second.weight"]
+    if way == "expanded":
+        state["phase"] = torch.ones(1, dtype=torch.complex64).expand(2)
+        state["norm.weight"] = torch.ones(1).expand(2)
+    path = files.torch_file(tmp_path / "x.pt", state)
+    data = [torch.randn(8, 2) for _ in range(3)]
+    assert nanhunt.doctor(path, model, fix=True, data=data).repair is not None
+    nanhunt.recalibrate(expected, data)
+    after = torch.load(tmp_path / "x_FIXED.pt", weights_only=True)
+    assert torch.equal(after["norm.running_mean"], expected.norm.running_mean)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of making quantized tensors
+def test_statistics_are_not_computed_from_a_weight_that_cannot_be_read(tmp_path: Path) -> None:
+    state = Net().state_dict()
+    state["body.1.running_mean"][0] = math.nan
+    state["head.weight"] = torch.quantize_per_tensor(state["head.weight"], 0.1, 0, torch.qint8)
+    path = files.torch_file(tmp_path / "x.pt", state)
+    with pytest.raises(UsageError, match="1 of the model's tensors are not in the file"):
+        nanhunt.doctor(path, Net(), fix=True, data=batches())

@@ -128,9 +128,13 @@ def _series(folder: Path, model: nn.Module | None, fix: bool) -> Diagnosis:
 
 
 def _read(entry: Entry) -> Tensor:
+    if entry.tensor is not None:
+        return entry.tensor.to_dense()
     values = read_values(entry)
     if entry.dtype is not None and entry.dtype.is_complex:
-        return torch.view_as_complex(values.contiguous()).reshape(entry.shape)
+        values = torch.view_as_complex(values.contiguous())
+    if values.numel() < entry.numel:  # expanded: its elements share memory
+        return values.as_strided(entry.shape, entry.stride)
     return values.reshape(entry.shape)
 
 
@@ -159,17 +163,18 @@ def _from_data(
     if not sick:
         return {}
     healthy = copy.deepcopy(model)
-    state = healthy.state_dict()
-    loaded: set[str] = set()
+    state = {k: v for k, v in healthy.state_dict().items() if isinstance(v, Tensor)}
+    loaded: set[tuple[int, torch.Size]] = set()  # tied ones have several names
     with torch.no_grad():
         for name, entry in fitted.entries.items():
-            if name in state and state[name].shape == entry.shape:
+            if name in state and state[name].shape == entry.shape and not entry.note:
                 state[name].copy_(_read(entry))
-                loaded.add(name)
-    if loaded < set(state):
+                loaded.add((state[name].data_ptr(), state[name].shape))
+    lacking = [name for name, v in state.items() if (v.data_ptr(), v.shape) not in loaded]
+    if lacking:
         raise UsageError(
-            f"statistics cannot be computed: {len(set(state) - loaded):,} of the model's tensors "
-            "are not in the file with the same shape"
+            f"statistics cannot be computed: {len(lacking):,} of the model's tensors are not in "
+            "the file with the same shape"
         )
     recalibrate(healthy, data, forward=forward)
     return {
