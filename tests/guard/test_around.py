@@ -118,6 +118,18 @@ def test_a_poisoned_checkpoint_gets_a_healthy_copy_and_a_reason(tmp_path: Path) 
     assert found.mended
 
 
+def test_a_poisoned_file_is_told_also_when_its_copy_is_there_already(tmp_path: Path) -> None:
+    """Programs write last.pt over and over."""
+    story = poisoned_story()
+    path = tmp_path / "last.pt"
+    for reason in (r"a repaired copy is", r"no repaired copy was written: .*is there already"):
+        guard = nanhunt.save_guard()
+        with pytest.warns(UserWarning, match=rf"bad values in .*running_mean.*{reason}"), guard:
+            torch.save(story.model.state_dict(), path)
+        (found,) = guard.diagnoses
+        assert not found.healthy
+
+
 def test_weights_are_not_made_up(tmp_path: Path) -> None:
     model = programs.net()
     with torch.no_grad():

@@ -19,17 +19,18 @@ from nanhunt.errors import NanhuntError
 def save_guard(*paths: str | Path) -> SaveGuard:
     """Guards the saving of checkpoints inside a `with` block.
 
-    Every file that `torch.save` writes in the block is read back and examined after it, and so
-    are the files in `paths`, for other writers. Of one that is not healthy a repaired copy
-    `NAME_FIXED.ext` is written beside it, as by `nanhunt.doctor(path, fix=True)`, and a warning
-    says why. Weights that are not finite are not made up: then the warning says so. The files
-    themselves are written as the program writes them.
+    Every file that `torch.save` is given the path of in the block is read back and examined
+    after it, and so are the files in `paths`, for other writers (also those that give
+    `torch.save` an open file, or rename what it has written). Of one that is not healthy a
+    repaired copy `NAME_FIXED.ext` is written beside it, as by `nanhunt.doctor(path, fix=True)`,
+    and a warning says why. Weights that are not finite are not made up: then the warning says
+    so. The files themselves are written as the program writes them.
 
     Args:
         *paths: files that something else than `torch.save` writes in the block.
 
     Returns:
-        A context manager; its `diagnoses` have one entry per file.
+        A context manager; its `diagnoses` have one entry per file that could be read.
 
     Example:
         with nanhunt.save_guard():
@@ -42,7 +43,8 @@ class SaveGuard:
     """An active guard of saving; made by `nanhunt.save_guard`.
 
     Attributes:
-        diagnoses: what was found in each file, and what was written beside it.
+        diagnoses: what was found in each file that could be read, and what was written beside
+            it.
     """
 
     def __init__(self, paths: list[Path]) -> None:
@@ -74,20 +76,26 @@ class SaveGuard:
     def _examine(self, path: Path) -> None:
         try:
             found = doctor(path)
-            if not found.healthy:
-                found = doctor(path, fix=True)
         except (NanhuntError, OSError) as error:
-            warnings.warn(f"{path} could not be examined or repaired: {error}", stacklevel=3)
+            warnings.warn(f"{path} could not be examined: {error}", stacklevel=3)
             return
+        trouble = ""
+        if not found.healthy:
+            try:
+                found = doctor(path, fix=True)
+            except (NanhuntError, OSError) as error:  # such as a copy that is there already
+                trouble = f"; no repaired copy was written: {error}"
         self.diagnoses.append(found)
         if not found.healthy:
-            warnings.warn(_told(found), stacklevel=3)
+            warnings.warn(_told(found, trouble), stacklevel=3)
 
 
-def _told(found: Diagnosis) -> str:
+def _told(found: Diagnosis, trouble: str) -> str:
     bad = [problem.key for problem in found.problems if problem.severity == "critical"]
     more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
     told = f"{found.path} was saved with bad values in {', '.join(bad[:4])}{more}"
+    if trouble:
+        return told + trouble
     if found.repair is None or not found.repair.path:
         return f"{told}; nothing of it could be repaired"
     left = f"; still bad in it: {', '.join(found.repair.left[:4])}" if found.repair.left else ""
