@@ -90,6 +90,25 @@ def test_masks_in_the_output_are_valid() -> None:
     assert guard.result.healthy
 
 
+def test_a_mask_among_the_inputs_is_not_blamed() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(2, 2)
+
+        def forward(self, x: Any, mask: Any) -> Any:
+            return (self.linear(x) + mask).softmax(-1)
+
+    model = Attention()
+    mask = torch.full((2, 2), float("-inf"))  # of all: the softmax is NaN
+    with nanhunt.validate_guard(model) as guard:
+        model(torch.ones(2, 2), mask.triu(1))
+        model(torch.ones(2, 2), mask=mask)
+    result = guard.result
+    assert (result.calls, result.finite, result.bad_inputs) == (2, 1, 0)
+    assert "hunt one such batch" in str(result)
+
+
 def test_an_exception_in_the_evaluation_is_its_own() -> None:
     with pytest.raises(KeyError, match="mine"), nanhunt.validate_guard(programs.net()):
         raise KeyError("mine")

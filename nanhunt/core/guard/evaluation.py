@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nanhunt.core.findings import Ledger
 from nanhunt.core.present import bad_state
 from nanhunt.core.shield import uninterrupted
-from nanhunt.core.stats import plain_tensors, real_values, screen
+from nanhunt.core.stats import plain_tensors, real_values
 from nanhunt.core.target import Target
 from nanhunt.errors import PoisonedStateError, UsageError
 
@@ -25,7 +25,7 @@ class Evaluation:
     Attributes:
         calls: how often the model was called.
         finite: calls with no NaN and no +Inf in their output (-Inf alone is a mask).
-        bad_inputs: calls that were given something not finite.
+        bad_inputs: calls that were given a NaN or a +Inf (-Inf alone is a mask here too).
         poisoned: parameters and buffers that were not finite when it began.
     """
 
@@ -53,7 +53,7 @@ class Evaluation:
             return f"✓ {told}"
         if self.bad_inputs:
             return f"✗ {told}; {self.bad_inputs} were given inputs that are not finite"
-        return f"✗ {told}, with finite parameters, buffers and inputs: hunt one such batch"
+        return f"✗ {told}, and neither parameters, buffers nor inputs tell why: hunt one such batch"
 
 
 def validate_guard(model: Any, *, on_poisoned: str = "refuse") -> EvaluationGuard:
@@ -135,7 +135,7 @@ class EvaluationGuard:
         self.result = Evaluation(len(outputs), finite, bad_inputs, self._poisoned)
 
     def _after_call(self, _module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        given = screen(plain_tensors([args, kwargs]))
+        given = _broken(plain_tensors([args, kwargs]))
         out = _broken(plain_tensors(output))
         zero = torch.zeros(())
         self._flags.append((zero if out is None else out, zero if given is None else given))
