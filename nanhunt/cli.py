@@ -149,8 +149,11 @@ def _say(text: str) -> None:
 
 
 def _line(error: Exception) -> str:
+    """One line; names from a stranger's file must not steer the terminal."""
+    from nanhunt.render import wording
+
     told = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
-    return " ".join(told.split())
+    return wording.visible(" ".join(told.split()), limit=2000)
 
 
 def _causes(options: argparse.Namespace) -> int:

@@ -228,3 +228,13 @@ def test_the_help_says_what_is_executed() -> None:
     for word in ("--fix ", "--fix-weights", "--against FILE.py:FUNCTION", "--json"):
         assert word in text
     assert "run this code of yours" in text
+
+
+def test_names_in_a_file_that_is_refused_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    about = {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}
+    path.write_bytes(files.header_bytes({"\x1b]0;mine\x07w": about}) + bytes(4))
+    done = command(path)
+    assert done.returncode == 2
+    assert "\\u001b]0;mine\\u0007w: [2] F32 is not 4 bytes" in done.stderr
+    assert "\x1b" not in done.stderr
