@@ -94,3 +94,38 @@ def test_ctrl_c_ends_the_loop_with_a_partial_report() -> None:
         raise KeyboardInterrupt
     assert hunt.report.interrupted
     assert hunt.report.steps_run == 2
+
+
+def test_a_model_that_updates_itself_while_it_is_called_is_watched() -> None:
+    """As one whose training step is called through a wrapper's forward."""
+
+    class Itself(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = Net()
+            self.optimizer = torch.optim.SGD(self.net.parameters(), lr=0.01)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.optimizer.zero_grad()
+            loss = self.net(x).mean()
+            loss.backward()
+            self.optimizer.step()
+            return loss
+
+    model = Itself()
+    with LoopHunt(model, progress=False, complex_half=False) as hunt:
+        for _ in range(3):
+            model(torch.ones(2, 4))
+    assert hunt.report.healthy
+    assert hunt.report.steps_run == 3
+
+
+def test_a_root_within_another_keeps_the_gradients_of_its_own_output() -> None:
+    outer = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1))
+    optimizer = torch.optim.SGD(outer.parameters(), lr=0.01)
+    with LoopHunt({"all": outer, "part": outer[0]}, progress=False, complex_half=False) as hunt:
+        outer(torch.ones(2, 4)).sum().backward()
+        kept = [call.gradients for call in hunt._calls]
+        optimizer.step()
+    shapes = [{number: tuple(g.shape) for number, g in gradients.items()} for gradients in kept]
+    assert shapes == [{0: (2, 1)}, {0: (2, 3)}]

@@ -51,6 +51,7 @@ class _Call:
     autocast: list[tuple[str, bool, torch.dtype]]
     grad_enabled: bool
     gradients: dict[int, Tensor] = dataclasses.field(default_factory=dict)
+    returned: bool = False
 
 
 class LoopHunt:
@@ -217,7 +218,12 @@ class LoopHunt:
     def _note_output(self, module: nn.Module, _inputs: Any, output: Any) -> None:
         if _evaluates(module):
             return
-        call = self._calls[-1]
+        # Not simply the last one: a root may call another, or end a step while it runs.
+        running = (c for c in reversed(self._calls) if c.module is module and not c.returned)
+        call = next(running, None)
+        if call is None:
+            return
+        call.returned = True
         for number, tensor in enumerate(plain_tensors(output)):
             if tensor.requires_grad:
                 tensor.register_hook(_keeper(call.gradients, number))
