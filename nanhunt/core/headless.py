@@ -54,6 +54,7 @@ class ScriptWatch:
         self._tape = Loaders(self._before_batch)
         self._installed = Installed(self._tape, Surroundings(None))
         self._optimizers: list[weakref.ref[Optimizer]] = []
+        self._searched: set[int] = set()  # the parameters whose modules were looked for
         self._undo: list[Callable[[], None]] = []
 
     @property
@@ -122,12 +123,19 @@ class ScriptWatch:
     def _note_optimizer(self, optimizer: Optimizer, *_: Any) -> None:
         self._optimizers.append(weakref.ref(optimizer))
 
-    def _before_call(self, _module: nn.Module, *_: Any) -> None:
+    def _before_call(self, module: nn.Module, *_: Any) -> None:
         if not torch.is_grad_enabled() or not self._undo:
             return
         optimizers = [o for o in (ref() for ref in self._optimizers) if o is not None]
-        if not any(hasattr(optimizer, "param_groups") for optimizer in optimizers):
+        optimizers = [
+            o for o in optimizers if hasattr(o, "param_groups")
+        ]  # made, not in the making
+        wanted = _wanted(optimizers)
+        # All of memory is searched once, and then only when there is reason to: a script that
+        # optimizes an image calls a network again and again that holds nothing of it.
+        if wanted == self._searched and not _holds(module, wanted):
             return
+        self._searched = wanted
         models = models_of(optimizers)
         if not models:
             return
@@ -194,10 +202,10 @@ def models_of(optimizers: Iterable[Optimizer]) -> dict[str, nn.Module]:
 
     A name is that of a variable of the program where there is one, or the class's.
     """
-    wanted = {id(p) for optimizer in optimizers for p in parameters_of(optimizer)}
+    wanted = _wanted(optimizers)
     # `type(...)` instead of isinstance: proxies in memory may act on `__class__`.
     modules = [thing for thing in gc.get_objects() if issubclass(type(thing), nn.Module)]
-    holders = [m for m in modules if any(id(p) in wanted for p in m.parameters())]
+    holders = [m for m in modules if _holds(m, wanted)]
     inner = {id(child) for m in holders for child in m.modules() if child is not m}
     named: dict[str, nn.Module] = {}
     variables = {id(value): name for name, value in vars(sys.modules["__main__"]).items()}
@@ -209,6 +217,17 @@ def models_of(optimizers: Iterable[Optimizer]) -> dict[str, nn.Module]:
             name = f"{base} {number}"
         named[name] = module
     return named
+
+
+def _wanted(optimizers: Iterable[Optimizer]) -> set[int]:
+    return {id(p) for optimizer in optimizers for p in parameters_of(optimizer)}
+
+
+def _holds(module: nn.Module, wanted: set[int]) -> bool:
+    """Whether a module, or one within it, has one of these parameters."""
+    if not wanted or not hasattr(module, "_parameters"):  # its __init__ has not been run
+        return False
+    return any(id(parameter) in wanted for parameter in module.parameters())
 
 
 def script_frames(traceback: types.TracebackType | None, script: str) -> types.TracebackType | None:

@@ -1,0 +1,47 @@
+"""How the models of a script are found before its training begins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from nanhunt.core import headless
+
+
+def test_a_module_whose_init_has_not_been_run_is_passed_over() -> None:
+    net = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    unborn = object.__new__(torch.nn.Linear)
+    assert net in headless.models_of([optimizer]).values()
+    del unborn
+
+
+def test_memory_is_not_searched_again_for_what_no_module_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An image that is optimized through a network: that is called often, and slowly enough."""
+    searches = []
+    find = headless.models_of
+
+    def counted(optimizers: Any) -> Any:
+        searches.append(optimizers)
+        return find(optimizers)
+
+    monkeypatch.setattr(headless, "models_of", counted)
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Tanh()).requires_grad_(False)
+    with headless.ScriptWatch(None) as watch:
+        image = torch.ones(1, 2, requires_grad=True)
+        optimizer = torch.optim.SGD([image], lr=0.1)
+        for _ in range(5):
+            network(image).sum().backward()
+            optimizer.step()
+        assert len(searches) == 1
+        assert watch.report is None
+        trained = torch.nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(trained.parameters(), lr=0.1)
+        trained(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+    assert watch.report is not None
+    assert watch.report.steps_run == 1
