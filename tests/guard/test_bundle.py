@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 import nanhunt
+from nanhunt.core.guard import bundle
 from nanhunt.core.guard.plain import plain
 from nanhunt.errors import CheckpointError, GuardStoppedError, UsageError
 from tests.guard import programs
@@ -227,6 +228,32 @@ def test_no_more_bundles_than_asked_for_and_none_over_another(tmp_path: Path) ->
         "step_000001.nanhunt.pt",
         "step_000001_2.nanhunt.pt",
     ]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_bundle_of_another_rank_that_appears_meanwhile_is_not_replaced(
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All ranks of a distributed run keep the same step at the same moment."""
+    rival = tmp_path / "step_000003.nanhunt.pt"
+
+    def first_the_other(name: str) -> Any:
+        own = getattr(os, name)
+
+        def give(source: Any, target: Any) -> None:
+            rival.write_text("the other rank's")
+            if name == "link" and not links:
+                raise OSError("no hard links here")
+            own(source, target)
+
+        return give
+
+    for name in ("link", "replace"):
+        monkeypatch.setattr(os, name, first_the_other(name))
+    path = bundle.write(tmp_path, {"step": 3})
+    assert rival.read_text() == "the other rank's"
+    assert path.name == "step_000003_2.nanhunt.pt"
+    assert sorted(tmp_path.iterdir()) == [rival, path]
 
 
 def test_a_bundle_that_cannot_be_written_does_not_end_the_loop(tmp_path: Path) -> None:

@@ -187,13 +187,18 @@ def _publish(draft: Path, target: Path) -> None:
             _require_free(target)
             draft.rename(target)
         else:
-            _link(draft, target)
+            name_once(draft, target)
     except FileExistsError:
         raise UsageError(f"{target} was written meanwhile and is not written over") from None
     _sync(target.parent)
 
 
-def _link(draft: Path, target: Path) -> None:
+def name_once(draft: Path, target: Path) -> None:
+    """Gives a file another name, which nothing may have yet; its old one may be there still.
+
+    Raises:
+        FileExistsError: something has that name.
+    """
     try:
         os.link(draft, target)  # unlike a rename it fails when the name is taken
     except FileExistsError:

@@ -7,7 +7,9 @@ gets its name.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import os
 import pickle
 import tempfile
@@ -20,6 +22,7 @@ from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from nanhunt.core.doctor.writing import name_once
 from nanhunt.core.guard.plain import plain
 from nanhunt.core.rng import RandomState
 from nanhunt.core.stats import plain_tensors, same_bits
@@ -145,18 +148,16 @@ def write(folder: Path, content: dict[str, Any]) -> Path:
             file.flush()
             os.fsync(file.fileno())
         torch.load(temporary, weights_only=True, map_location="cpu", mmap=True)
-        path = _free_name(folder, content["step"])
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    return path
+        return _named(Path(temporary), folder, content["step"])
+    finally:  # whatever has ended it, also Ctrl-C: no file is left half-written
+        Path(temporary).unlink(missing_ok=True)
 
 
-def _free_name(folder: Path, step: int) -> Path:
-    path = folder / f"step_{step:06}{SUFFIX}"
-    number = 1
-    while path.exists():
-        number += 1
-        path = folder / f"step_{step:06}_{number}{SUFFIX}"
+def _named(draft: Path, folder: Path, step: int) -> Path:
+    """Gives the file the first free name; the ranks of a run look for theirs at the same time."""
+    for number in itertools.count(1):
+        path = folder / f"step_{step:06}{f'_{number}' if number > 1 else ''}{SUFFIX}"
+        with contextlib.suppress(FileExistsError):
+            name_once(draft, path)
+            break
     return path
