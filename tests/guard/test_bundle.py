@@ -303,6 +303,15 @@ def test_a_file_that_is_no_bundle_is_refused(content: bytes | None, tmp_path: Pa
         hunted(path)
 
 
+def test_a_bundle_of_which_a_part_is_gone_is_refused(tmp_path: Path) -> None:
+    _, path = failing(tmp_path, loud())
+    content = torch.load(path, weights_only=True)
+    for name in content.keys() - {"format", "version", "torch", "bad"}:
+        torch.save({k: v for k, v in content.items() if k != name}, path)
+        with pytest.raises(CheckpointError, match=f"damaged: it has no {name}"):
+            hunted(path)
+
+
 @dataclasses.dataclass
 class Sample:
     x: torch.Tensor

@@ -30,6 +30,11 @@ from nanhunt.core.target import Target, parameters_of
 
 FORMAT, VERSION = "nanhunt.bundle", 1
 SUFFIX = ".nanhunt.pt"
+# What hunting a bundle needs of it.
+PARTS = (
+    *("step", "parameters", "buffers", "training", "optimizers", "scalers"),
+    *("batches", "batches_known", "inputs", "random", "left_out"),
+)
 NOT_WRITTEN = (OSError, RuntimeError, MemoryError, pickle.PickleError)  # what `write` may raise
 
 

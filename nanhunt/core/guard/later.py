@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanhunt.core.guard.bundle import FORMAT, VERSION
+from nanhunt.core.guard.bundle import FORMAT, PARTS, VERSION
 from nanhunt.core.hunt import Hunt
 from nanhunt.core.rng import RandomState
 from nanhunt.core.target import Target, parameters_of
@@ -86,6 +86,9 @@ def load(path: str | Path) -> dict[str, Any]:
             f"{path} is a bundle of version {content.get('version')!r}; this nanhunt reads "
             f"version {VERSION}"
         )
+    lacking = [name for name in PARTS if name not in content]
+    if lacking:
+        raise CheckpointError(f"{path} is damaged: it has no {', '.join(lacking)}")
     return content
 
 
