@@ -134,6 +134,24 @@ def test_rollback_leaves_the_learning_rate_to_its_schedule() -> None:
     assert rates["()"] == rates["(25,)"]
 
 
+@pytest.mark.parametrize("at", [3, 5, 6])
+def test_rollback_does_not_take_away_parameters_that_joined_meanwhile(at: int) -> None:
+    """As when layers are unfrozen; the bad batch is the one after they have joined, or later."""
+    model = programs.net()
+    optimizer = torch.optim.Adam(model[0].parameters())
+    with guarded(model, optimizer, policy="rollback", keep_every=100) as guard:
+        for index, x in enumerate(programs.loader(batches(9, bad=(at,)))):
+            if index == 3:
+                optimizer.add_param_group({"params": list(model[4].parameters())})
+            optimizer.zero_grad()
+            (model(x) - 1).square().mean().backward()
+            optimizer.step()
+    assert guard.report.counts == {"rolled back": 1}
+    assert len(optimizer.param_groups) == 2
+    assert len(optimizer.state) == 4
+    assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
+
+
 def test_skipping_cannot_cure_a_poisoned_optimizer_and_says_so() -> None:
     model = programs.net()
     optimizer = torch.optim.Adam(model.parameters())

@@ -181,8 +181,9 @@ class Guard:
         self._sentinel.facts = StepFacts()
 
     def _keep_good(self) -> None:
-        """Takes the snapshot to roll back to, when the last one is old enough."""
+        """Takes the snapshot to roll back to, when the last one is too old, or lacks a group."""
         old = self._good_at is None or self._steps - self._good_at >= self._numbers["keep_every"]
+        old |= self._undo.regrouped
         if old and not bad_state(self._target, self._optimizers, self._acquitted):
             self._undo.keep()
             self._good_at = self._steps

@@ -44,6 +44,7 @@ class Undo:
         parts = (target, Surroundings(None), optimizers, scalers)
         self.snapshot = Snapshot(*parts)
         self._good: Snapshot | None = Snapshot(*parts) if keeps else None
+        self._good_groups: list[int] = []
         self._scalers_of: Snapshot | None = None
 
     @property
@@ -51,6 +52,11 @@ class Undo:
         """Why nothing can be undone, or an empty string."""
         kept = self._good.missing if self._good is not None else ""
         return self.snapshot.missing or kept
+
+    @property
+    def regrouped(self) -> bool:
+        """Whether an optimizer or a group of parameters has come since the good snapshot."""
+        return self._good_groups != _sizes(self._optimizers)
 
     def begin(self) -> None:
         """A step begins."""
@@ -60,6 +66,7 @@ class Undo:
         """The present is the good snapshot from now on."""
         if self._good is not None:
             self._good.begin()
+            self._good_groups = _sizes(self._optimizers)
             for optimizer in self._optimizers:
                 self._good.before_optimizer(optimizer)
 
@@ -94,7 +101,7 @@ class Undo:
     def roll_back(self) -> None:
         """Goes back to the good snapshot; learning rates and random generators go on."""
         good = self._good
-        if good is None or self.missing:
+        if good is None or self.missing or self.regrouped:  # what is new would be taken away
             return
         with uninterrupted():
             random, groups = RandomState.now(), [_settings(o) for o in self._optimizers]
@@ -155,6 +162,11 @@ class Undo:
         yield
         for state in live:
             state.restore()
+
+
+def _sizes(optimizers: list[Optimizer]) -> list[int]:
+    """Numbers of parameters in all groups of all optimizers."""
+    return [len(group["params"]) for o in optimizers for group in o.param_groups]
 
 
 def _settings(optimizer: Optimizer) -> list[dict[str, Any]]:
