@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
 import torch
 
-from nanhunt.errors import HuntBusyError, PoisonedStateError, UsageError
+from nanhunt.errors import GuardStoppedError, HuntBusyError, PoisonedStateError, UsageError
 from tests.guard import programs
 from tests.guard.programs import batches, different, everything, guarded
 
@@ -117,3 +118,17 @@ def test_a_guard_holds_no_memory_after_it() -> None:
     gc.collect()
     assert gone() is None
     assert report.steps == 4
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip_batch", "rollback"])
+def test_a_guard_may_be_entered_once_more(policy: str) -> None:
+    model = programs.net()
+    optimizer = torch.optim.Adam(model.parameters())
+    guard = guarded(model, optimizer, policy=policy)
+    for _ in range(2):
+        ends = pytest.raises(GuardStoppedError) if policy == "stop" else contextlib.nullcontext()
+        with ends, guard:
+            programs.plain_loop(model, optimizer, programs.loader(batches(4, bad=(2,))))
+    assert guard.report.failures == 2
+    assert [event.step for event in guard.report.events] == ([2, 5] if policy == "stop" else [2, 6])
+    assert all(bool(torch.isfinite(p).all()) for p in model.parameters())

@@ -118,6 +118,8 @@ class Guard:
             )
         with contextlib.ExitStack() as stack:
             stack.callback(self._undo.release)
+            # Entered once more, it goes on counting; what it has kept is gone.
+            self._good_at, self._stopped, self._in_a_row = None, None, 0
             stack.enter_context(self.attached())
             self._watch.ensure_open()
             self._stack = stack.pop_all()
