@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import json
 import os
@@ -11,14 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import nanhunt
 from nanhunt.core.guard import bundle
-from nanhunt.core.guard.plain import plain
 from nanhunt.errors import CheckpointError, GuardStoppedError, UsageError
 from tests.guard import programs
 
@@ -310,38 +307,3 @@ def test_a_bundle_of_which_a_part_is_gone_is_refused(tmp_path: Path) -> None:
         torch.save({k: v for k, v in content.items() if k != name}, path)
         with pytest.raises(CheckpointError, match=f"damaged: it has no {name}"):
             hunted(path)
-
-
-@dataclasses.dataclass
-class Sample:
-    x: torch.Tensor
-    name: str
-
-
-Point = collections.namedtuple("Point", "x y")
-
-
-def test_batches_of_any_kind_become_tensors_and_plain_data(tmp_path: Path) -> None:
-    left_out: list[str] = []
-    view = torch.arange(1000.0)[:3]
-    value = {
-        "array": np.arange(3, dtype=np.float32),
-        "number": np.float64(2.5),
-        "words": np.array(["a", "b"]),
-        "sample": Sample(torch.ones(2), "first"),
-        "point": Point(1, torch.zeros(1)),
-        "ordered": collections.OrderedDict(a=1),
-        "view": view,
-        "strange": object(),
-        "half": torch.ones(2, dtype=torch.complex32),
-    }
-    path = tmp_path / "x.pt"
-    torch.save(plain(value, left_out, where="batch"), path)
-    back = torch.load(path, weights_only=True)
-    assert back["array"].tolist() == [0, 1, 2]
-    assert back["sample"]["name"] == "first"
-    assert back["point"] == (1, torch.zeros(1))
-    assert back["ordered"] == {"a": 1}
-    assert back["view"].untyped_storage().nbytes() == 12
-    assert back["half"].dtype == torch.complex32
-    assert left_out == ["batch['words']: ndarray", "batch['strange']: object"]

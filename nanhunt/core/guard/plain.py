@@ -14,17 +14,25 @@ _DEPTH = 12
 _AS_THEY_ARE = (bool, int, float, complex, str, bytes, type(None))
 
 
-def plain(value: Any, left_out: list[str], depth: int = 0, where: str = "") -> Any:
+def plain(
+    value: Any,
+    left_out: list[str],
+    depth: int = 0,
+    where: str = "",
+    around: frozenset[int] = frozenset(),
+) -> Any:
     """Converts a value; what cannot be converted becomes its type's name.
 
     Tensors come to the CPU, without their gradients and no larger than themselves; arrays of
-    NumPy become tensors, named tuples become tuples, dataclasses and mappings dicts.
+    NumPy become tensors, named tuples become tuples, dataclasses and mappings dicts. What holds
+    itself (a tree whose nodes know their parent) is left out where it comes again.
 
     Args:
         value: anything.
         left_out: places that could not be kept are appended.
         depth: how deep it lies.
         where: the place, for `left_out`.
+        around: ids of what it lies within.
     """
     if type(value) in _AS_THEY_ARE:
         return value
@@ -33,18 +41,21 @@ def plain(value: Any, left_out: list[str], depth: int = 0, where: str = "") -> A
     array = as_tensor(value)
     if array is not None:
         return array
-    if depth < _DEPTH:
+    if depth < _DEPTH and id(value) not in around:
+        around |= {id(value)}
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         if isinstance(value, Mapping):
             return {
                 plain(key, left_out, depth + 1, where): plain(
-                    item, left_out, depth + 1, f"{where}[{key!r}]"
+                    item, left_out, depth + 1, f"{where}[{key!r}]", around
                 )
                 for key, item in value.items()
             }
         if isinstance(value, list | tuple | set | frozenset):
-            items = [plain(v, left_out, depth + 1, f"{where}[{i}]") for i, v in enumerate(value)]
+            items = [
+                plain(v, left_out, depth + 1, f"{where}[{i}]", around) for i, v in enumerate(value)
+            ]
             return tuple(items) if isinstance(value, tuple) else items
     for kind in (bool, int, float, str):  # subclasses
         if isinstance(value, kind):
