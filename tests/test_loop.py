@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -129,3 +131,32 @@ def test_a_root_within_another_keeps_the_gradients_of_its_own_output() -> None:
         optimizer.step()
     shapes = [{number: tuple(g.shape) for number, g in gradients.items()} for gradients in kept]
     assert shapes == [{0: (2, 1)}, {0: (2, 3)}]
+
+
+def test_an_evaluation_that_forgot_no_grad_does_not_hold_all_of_its_data() -> None:
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    seen = []
+    with LoopHunt(net, progress=False, complex_half=False):
+        net(torch.ones(2, 4)).mean().backward()
+        optimizer.step()
+        net.eval()
+        for _ in range(50):
+            x = torch.ones(2, 4)
+            seen.append(weakref.ref(x))
+            net(x)
+        del x
+        assert sum(ref() is not None for ref in seen) <= 16
+
+
+def test_a_step_of_many_batches_in_eval_mode_is_replayed_whole() -> None:
+    """With BatchNorm frozen, and its gradients accumulated."""
+    net = Net().eval()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
+    with LoopHunt(net, progress=False, complex_half=False) as hunt:
+        for number in range(40):
+            net(torch.ones(2, 4) * (200.0 if number == 0 else 0.1)).log1p().mean().backward()
+        optimizer.step()
+    finding = hunt.report.finding
+    assert finding is not None
+    assert (finding.module, finding.call, finding.op) == ("", 1, "aten.exp.default")

@@ -35,6 +35,8 @@ from nanhunt.core.tape import Tape
 from nanhunt.core.target import Target
 from nanhunt.report import Finding, Report
 
+_WAITING = 16  # calls in eval mode with gradients on whose inputs are kept for a backward pass
+
 
 class _Caught(BaseException):
     """Ends the user's loop; `except Exception` in it must not stop this."""
@@ -203,6 +205,8 @@ class LoopHunt:
     def _note_call(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if _evaluates(module):
             return
+        if not module.training:
+            self._drop_evaluations()
         kinds = [device for device in ("cuda", "cpu") if torch.is_autocast_enabled(device)]
         self._calls.append(
             _Call(
@@ -214,6 +218,15 @@ class LoopHunt:
                 torch.is_grad_enabled(),
             )
         )
+
+    def _drop_evaluations(self) -> None:
+        """An evaluation that forgot `no_grad` must not hold all of its data.
+
+        Training in eval mode is told from it by its backward passes.
+        """
+        waiting = [c for c in self._calls if not c.module.training and not c.gradients]
+        if len(waiting) >= _WAITING:
+            self._calls = [call for call in self._calls if call is not waiting[0]]
 
     def _note_output(self, module: nn.Module, _inputs: Any, output: Any) -> None:
         if _evaluates(module):
