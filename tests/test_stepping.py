@@ -392,7 +392,7 @@ def test_a_step_that_catches_everything_is_undone_all_the_same() -> None:
 
     def step_fn() -> None:
         optimizer.zero_grad()
-        with contextlib.suppress(BaseException):
+        with contextlib.suppress(BaseException):  # as a bare `except:` in somebody's code
             inner()
 
     before = bits(model, optimizer)

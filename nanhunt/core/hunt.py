@@ -204,7 +204,7 @@ class Hunt:
                 self._examines, self.bad = examine, ()
                 try:
                     return self._step()
-                except BaseException as error:
+                except BaseException as error:  # the step's own, Ctrl-C too: undone, and goes on
                     if isinstance(error, Exception) and not isinstance(error, UsageError):
                         self._explain_exception(error)
                     with uninterrupted():

@@ -141,7 +141,7 @@ class Observer(TorchDispatchMode):
             closeup.before(index, func, args, kwargs, self._call_now())
         try:
             out = func(*args, **kwargs)
-        except Exception:
+        except Exception:  # the operation's own: noted if its inputs were bad, and goes on
             if any(value.bad for value in inputs):
                 self.failed = self._record(running, [])
             raise

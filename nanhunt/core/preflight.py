@@ -101,7 +101,7 @@ class _Flight(Hunt):
                 stack.enter_context(watcher)
             try:
                 returned = self._call_step()
-            except Exception as error:
+            except Exception as error:  # the step's own: gets a note, and goes on
                 self._tell_more(error)
                 raise
             stack.close()

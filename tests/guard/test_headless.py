@@ -56,8 +56,8 @@ def main():
             scaler.scale(loss).backward()
             scaler.step(optimizer)
             scaler.update()
-        except Exception:
-            pass  # what scripts do; it must not hide the failure
+        except Exception:  # what scripts do; it must not hide the failure
+            pass
     print(sum(p.double().sum().item() for p in net.parameters()), sys.argv, __name__)
     sys.exit(7 if "seven" in sys.argv else 0)
 

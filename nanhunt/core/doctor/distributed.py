@@ -116,7 +116,7 @@ def _index(file: Path) -> Any:
         raise type(error)(f"{file}: {error}") from None
     except OSError:
         raise
-    except Exception as error:
+    except Exception as error:  # a stranger's bytes may end an unpickler in any exception
         raise CheckpointError(f"{file}: the index is damaged ({error})") from error
 
 

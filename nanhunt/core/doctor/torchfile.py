@@ -121,7 +121,7 @@ def _load(span: Span, device: str) -> Any:
         raise _refusal(span, "it holds tensors that torch cannot load") from None
     except pickle.UnpicklingError as error:
         raise _refusal(span, str(error)) from None
-    except Exception as error:
+    except Exception as error:  # a stranger's bytes may end `torch.load` in any exception
         raise _refusal(span, f"{type(error).__name__}: {error}") from error
 
 

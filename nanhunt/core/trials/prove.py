@@ -207,7 +207,7 @@ def _scope(remedy: Remedy) -> Scope:
     scope = Scope()
     try:
         remedy.enter(scope)
-    except BaseException:
+    except BaseException:  # whatever it is, Ctrl-C too: it goes on
         scope.close()
         raise
     return scope
