@@ -273,3 +273,16 @@ def test_zeros_beside_minus_inf_are_no_mask_where_nobody_writes_one(tmp_path: Pa
         "mask": ("mask", "info"),
     }
     assert len(found) == 3
+
+
+def test_a_learning_rate_that_is_a_tensor_is_an_option_and_no_weight(tmp_path: Path) -> None:
+    """At 0, where --fix-weights had put it, nothing would have been learnt."""
+    group = {"lr": torch.tensor(NAN), "eps": torch.tensor(1e9), "beta": 0.9, "params": [0]}
+    tree = {"state": {}, "param_groups": [group]}
+    path = files.torch_file(tmp_path / "x.pt", tree)
+    found = nanhunt.doctor(path, fix=True, fix_weights=True)
+    (problem,) = found.problems
+    assert (problem.kind, problem.role) == ("optimizer_setting", "optimizer")
+    assert (problem.severity, problem.repair) == ("critical", "")
+    assert found.repair is not None
+    assert (found.repair.path, found.repair.left) == ("", ("param_groups.0.lr",))

@@ -18,6 +18,7 @@ from nanhunt.core.doctor.telling import problem
 from nanhunt.diagnosis import Problem
 
 _EARLIER = "take an earlier file; `nanhunt doctor FOLDER` finds the last healthy one of a series"
+_SET_LATER = "set it after loading"
 _ORDER = {"critical": 0, "warning": 1, "info": 2}
 _ROLES = {"weight": 0, "buffer": 1, "optimizer": 2, "scaler": 3, "file": 4}
 _SMALLEST = 2.0**-126  # of float32; the inverse of anything below half of it is Inf
@@ -30,7 +31,10 @@ def judge(
     pairs = list(zip(contents.entries, scans, strict=True))
     found: list[Problem] = [*_files(contents), *_checksums(contents, checksums)]
     for entry, scan in pairs:
-        found += _values(contents, entry, scan, roles.of(entry))
+        if roles.is_setting(entry):
+            found += _setting(contents, entry, scan)
+        else:
+            found += _values(contents, entry, scan, roles.of(entry))
     found += judge_statistics(contents, scans)
     found += outliers(contents, [pair for pair in pairs if roles.of(pair[0]) == "weight"])
     for scalar in contents.scalars:
@@ -94,6 +98,14 @@ def _values(contents: Contents, entry: Entry, scan: Scan, role: str) -> Iterator
         yield tell("complex_half", "info", "stored as ComplexHalf, which few operations can take")
 
 
+def _setting(contents: Contents, entry: Entry, scan: Scan) -> Iterator[Problem]:
+    """An option that is a tensor, as the learning rate of a capturable optimizer may be."""
+    if scan.bad:
+        text = "an option of the optimizer is not finite"
+        kind, severity, role = "optimizer_setting", "critical", "optimizer"
+        yield problem(contents, entry, scan, role, kind, severity, text, advice=_SET_LATER)
+
+
 def _is_mask(scan: Scan) -> bool:
     return not scan.nan and not scan.posinf and scan.low == scan.high == 0
 
@@ -149,7 +161,7 @@ def _number(contents: Contents, scalar: Scalar, roles: Roles) -> Iterator[Proble
             scalar.key,
             text,
             file,
-            advice="set it after loading",
+            advice=_SET_LATER,
         )
     if roles.is_step(scalar) and not value >= 0:
         text = f"the count of updates is {value}"

@@ -117,6 +117,7 @@ def _optimizers(examination: Examination) -> Iterator[Patch]:
             n: (entries[i], examination.scans[i])
             for n, i in names.items()
             if roles.of(entries[i]) == "optimizer"
+            and not roles.is_setting(entries[i])
             and in_place(entries[i])
             and real_dtype(entries[i]) is not None
         }

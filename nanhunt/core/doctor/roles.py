@@ -48,12 +48,14 @@ class Roles:
         """`"optimizer"`, `"buffer"` or `"weight"`."""
         if leaf(entry.key) in _OPTIMIZER or self._in_optimizer(entry.keys, "state"):
             return "optimizer"
+        if self.is_setting(entry):
+            return "optimizer"
         named = leaf(entry.key) in STATISTICS or entry.key in self.buffers
         return "buffer" if named else "weight"
 
-    def is_setting(self, scalar: Scalar) -> bool:
-        """Whether a number is an option of an optimizer, such as its learning rate."""
-        return self._in_optimizer(scalar.keys, "param_groups")
+    def is_setting(self, number: Scalar | Entry) -> bool:
+        """Whether a number or tensor is an option of an optimizer, such as its learning rate."""
+        return self._in_optimizer(number.keys, "param_groups")
 
     def is_step(self, scalar: Scalar) -> bool:
         """Whether a number is a parameter's count of updates."""
