@@ -286,3 +286,21 @@ def test_a_learning_rate_that_is_a_tensor_is_an_option_and_no_weight(tmp_path: P
     assert (problem.severity, problem.repair) == ("critical", "")
     assert found.repair is not None
     assert (found.repair.path, found.repair.left) == ("", ("param_groups.0.lr",))
+
+
+def test_what_the_model_calls_a_parameter_is_no_mask(tmp_path: Path) -> None:
+    """As an adapter's matrix, which begins as zeros; only the model tells it from a mask."""
+
+    class Adapter(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up = nn.Parameter(torch.zeros(3))
+            self.register_buffer("mask", torch.zeros(3))
+
+    state = {f"module.{name}": torch.tensor([0.0, -INF, 0.0]) for name in ("up", "mask")}
+    found = problems(tmp_path, state, model=Adapter())
+    assert [(problem.key, problem.kind) for problem in found] == [
+        ("module.up", "not_finite"),
+        ("module.mask", "mask"),
+    ]
+    assert kinds(problems(tmp_path, state)) == {"mask"}

@@ -115,10 +115,15 @@ def fit(contents: Contents, model: nn.Module) -> Fitting:
     return Fitting(under, prefix, entries, match)
 
 
-def buffers_of(fitting: Fitting, model: nn.Module) -> set[str]:
-    """Keys in the file of what the model calls buffers."""
-    names = {name for name, _ in model.named_buffers(remove_duplicate=False)}
-    return {entry.key for name, entry in fitting.entries.items() if name in names}
+def kinds_of(fitting: Fitting, model: nn.Module) -> tuple[set[str], set[str]]:
+    """Keys in the file of what the model calls buffers, and of its parameters."""
+    buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    entries = fitting.entries.items()
+    return (
+        {entry.key for name, entry in entries if name in buffers},
+        {entry.key for name, entry in entries if name in parameters},
+    )
 
 
 def _best(contents: Contents, state: dict[str, Tensor]) -> tuple[Keys, str, dict[str, Entry]]:

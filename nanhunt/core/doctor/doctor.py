@@ -93,7 +93,8 @@ def _examine(path: Path, model: nn.Module | None) -> tuple[Examination, fitting.
     if model is None:
         return examine_contents(contents), None
     fitted = fitting.fit(contents, model)
-    return examine_contents(contents, fitting.buffers_of(fitted, model)), fitted
+    buffers, parameters = fitting.kinds_of(fitted, model)
+    return examine_contents(contents, buffers, parameters), fitted
 
 
 def _series(folder: Path, model: nn.Module | None, fix: bool) -> Diagnosis:

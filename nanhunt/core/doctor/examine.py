@@ -46,23 +46,27 @@ class Examination:
         )
 
 
-def examine(path: Path, buffers: Collection[str] = ()) -> Examination:
+def examine(
+    path: Path, buffers: Collection[str] = (), parameters: Collection[str] = ()
+) -> Examination:
     """Reads one checkpoint through.
 
     Args:
         path: a file, or a folder that is one checkpoint.
-        buffers: keys that a model says are buffers.
+        buffers, parameters: keys that a model says are these.
 
     Raises:
         CheckpointError: it is damaged, of no known format, or would need code to be run.
         OSError: it cannot be opened.
     """
-    return examine_contents(opening.read(path), buffers)
+    return examine_contents(opening.read(path), buffers, parameters)
 
 
-def examine_contents(contents: Contents, buffers: Collection[str] = ()) -> Examination:
+def examine_contents(
+    contents: Contents, buffers: Collection[str] = (), parameters: Collection[str] = ()
+) -> Examination:
     """Reads the tensors of what was opened."""
-    roles = roles_in(contents, buffers)
+    roles = roles_in(contents, buffers, parameters)
     scans, checksums = scan_all(contents.entries)
     rest: list[Record] = [r for r in contents.records if r.crc is not None and r not in checksums]
     checksums |= checksums_of(rest)

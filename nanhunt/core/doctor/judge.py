@@ -34,7 +34,7 @@ def judge(
         if roles.is_setting(entry):
             found += _setting(contents, entry, scan)
         else:
-            found += _values(contents, entry, scan, roles.of(entry))
+            found += _values(contents, entry, scan, roles)
     found += judge_statistics(contents, scans)
     found += outliers(contents, [pair for pair in pairs if roles.of(pair[0]) == "weight"])
     for scalar in contents.scalars:
@@ -82,11 +82,13 @@ def _checksums(contents: Contents, checksums: dict[Record, int]) -> Iterator[Pro
 # -- tensors ----------------------------------------------------------------------------------
 
 
-def _values(contents: Contents, entry: Entry, scan: Scan, role: str) -> Iterator[Problem]:
+def _values(contents: Contents, entry: Entry, scan: Scan, roles: Roles) -> Iterator[Problem]:
+    role = roles.of(entry)
     tell = functools.partial(problem, contents, entry, scan, role)
     statistic = leaf(entry.key) in STATISTICS  # these have a judge of their own
-    # Moments and statistics begin as zeros, and nobody writes a mask into them.
-    if scan.bad and _is_mask(scan) and role != "optimizer" and not statistic:
+    # Nobody writes a mask into a moment, a statistic or a parameter, but they may begin as zeros.
+    trained = role == "optimizer" or entry.key in roles.parameters
+    if scan.bad and _is_mask(scan) and not trained and not statistic:
         yield tell("mask", "info", "-Inf and zeros alone: a mask")
     elif scan.bad and not statistic:
         yield tell("not_finite", "critical", *_not_finite(entry, role))

@@ -38,11 +38,13 @@ class Roles:
         optimizers: where optimizers' state dicts stand.
         scalers: where GradScalers' state dicts stand.
         buffers: keys of tensors that a model says are buffers.
+        parameters: keys of those that it says are parameters.
     """
 
     optimizers: frozenset[Keys]
     scalers: frozenset[Keys]
     buffers: frozenset[str]
+    parameters: frozenset[str]
 
     def of(self, entry: Entry) -> str:
         """`"optimizer"`, `"buffer"` or `"weight"`."""
@@ -71,12 +73,14 @@ class Roles:
         )
 
 
-def roles_in(contents: Contents, buffers: Collection[str] = ()) -> Roles:
+def roles_in(
+    contents: Contents, buffers: Collection[str] = (), parameters: Collection[str] = ()
+) -> Roles:
     """Finds optimizers and scalers in a checkpoint.
 
     Args:
         contents: the checkpoint.
-        buffers: keys that a model says are buffers.
+        buffers, parameters: keys that a model says are these.
     """
     optimizers = set()
     numbers: dict[Keys, set[str]] = {}
@@ -86,7 +90,8 @@ def roles_in(contents: Contents, buffers: Collection[str] = ()) -> Roles:
             if key == "param_groups":
                 optimizers.add(scalar.keys[:place])
     scalers = {keys for keys, names in numbers.items() if names >= _SCALER}
-    return Roles(frozenset(optimizers), frozenset(scalers), frozenset(buffers))
+    known = frozenset(buffers), frozenset(parameters)
+    return Roles(frozenset(optimizers), frozenset(scalers), *known)
 
 
 def leaf(key: str) -> str:

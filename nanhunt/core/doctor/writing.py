@@ -165,7 +165,7 @@ def _compare(original: Path, copy: Path, changed: list[Span]) -> None:
 
 def _read_back(examination: Examination, draft: Path) -> tuple[str, ...]:
     """Opens the copy as anybody would, and returns what is still bad in it."""
-    again = examine(draft, examination.roles.buffers)
+    again = examine(draft, examination.roles.buffers, examination.roles.parameters)
     before, after = (
         [(entry.keys, entry.dtype, entry.shape) for entry in one.contents.entries]
         for one in (examination, again)
