@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NanhuntError as error:
         print(f"nanhunt: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"nanhunt: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"nanhunt: {_line(error)}", file=sys.stderr)
     return EXIT_BAD_INPUT
 
 
@@ -152,7 +152,9 @@ def _line(error: Exception) -> str:
     """One line; names from a stranger's file must not steer the terminal."""
     from nanhunt.render import wording
 
-    told = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+    told = str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        told = f"{error.filename}: {error.strerror}"
     return wording.visible(" ".join(told.split()), limit=2000)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from stories import fourier_inpainting, resumed_diffusion
 from torch import nn
 
 import nanhunt
+from nanhunt import cli
 from tests.doctor import files
 from tests.doctor.damaged import HOSTILE, poisoned
 from tests.test_project import NOTEBOOK_PACKAGES, without
@@ -238,3 +240,18 @@ def test_names_in_a_file_that_is_refused_do_not_steer_the_terminal(tmp_path: Pat
     assert done.returncode == 2
     assert "\\u001b]0;mine\\u0007w: [2] F32 is not 4 bytes" in done.stderr
     assert "\x1b" not in done.stderr
+
+
+def test_an_error_of_the_system_that_names_no_file_is_told_in_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As when the disk is full while the copy is written."""
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = files.torch_file(tmp_path / "x.pt", poisoned("scaler", "scale", None, 0.0))
+    monkeypatch.setattr(os, "fsync", full)
+    assert cli.main(["doctor", str(path), "--fix"]) == 2
+    assert capsys.readouterr().err == "nanhunt: [Errno 28] No space left on device\n"
+    assert [file.name for file in tmp_path.iterdir()] == ["x.pt"]
