@@ -363,6 +363,15 @@ def test_a_folder_without_a_name_of_its_own_is_copied_beside_itself(
     assert not repair.left
 
 
+def test_changes_are_told_of_what_was_changed_alone(tmp_path: Path) -> None:
+    """Two files of a folder hold the same names, and one of them is healthy."""
+    files.safetensors_file(tmp_path / "x" / "model.safetensors", {"w": torch.ones(2)})
+    files.torch_file(tmp_path / "x" / "pytorch_model.bin", {"w": torch.tensor([1.0, NAN])})
+    repair = nanhunt.doctor(tmp_path / "x", fix=True, fix_weights=True).repair
+    assert repair is not None
+    assert [(change.key, change.entries) for change in repair.changes] == [("w", 1)]
+
+
 def test_a_healthy_file_is_not_copied(tmp_path: Path) -> None:
     path = files.torch_file(tmp_path / "x.pt", files.whole())
     diagnosis = nanhunt.doctor(path, fix=True)

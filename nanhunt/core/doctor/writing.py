@@ -103,7 +103,8 @@ def _change(stream: BinaryIO, patches: Iterable[AnyPatch]) -> list[Change]:
             )
         stream.seek(patch.span.start)
         stream.write(data)
-        changes.append(Change(patch.key, count, patch.text))
+        if count:  # another tensor of that name may be the one that was bad
+            changes.append(Change(patch.key, count, patch.text))
     return changes
 
 
