@@ -44,6 +44,7 @@ def _status(diagnosis: Diagnosis) -> str:
         return "critical"
     warned = any(problem.severity == "warning" for problem in diagnosis.problems)
     warned |= diagnosis.match is not None and bool(diagnosis.match.mismatches)
+    warned |= bool(_unread(diagnosis.timeline))
     return "warning" if warned else "healthy"
 
 
@@ -60,6 +61,8 @@ def _verdict(diagnosis: Diagnosis) -> str:
     if diagnosis.healthy:
         count = sum(problem.severity == "warning" for problem in diagnosis.problems)
         odd = f", {count} thing{'s' if count != 1 else ''} to look at" if count else ""
+        unread = _unread(timeline)
+        odd += f", but {_names(unread)} could not be read" if unread else ""
         return f"{whole}: {diagnosis.tensors:,} tensors, nothing bad{odd}"
     counted = _counted(diagnosis)
     if counted and _mended(diagnosis):
@@ -117,6 +120,12 @@ def _timeline_facts(timeline: Timeline | None) -> list[tuple[str, str]]:
     reads = len(timeline.looks)
     facts.append(("search", f"{reads} of {timeline.length:,} read, ordered by {timeline.order}"))
     return facts
+
+
+def _unread(timeline: Timeline | None) -> tuple[str, ...]:
+    """Those of a series that could not be read: a run was killed while it wrote its last one."""
+    looks = timeline.looks if timeline is not None else ()
+    return tuple(look.name for look in looks if look.healthy is None)
 
 
 def _problem_facts(problems: tuple[Problem, ...]) -> list[tuple[str, str]]:

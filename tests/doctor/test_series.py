@@ -84,6 +84,15 @@ def test_what_cannot_be_read_is_left_out(tmp_path: Path) -> None:
     assert all("truncated" in look.text for look in unread)
 
 
+def test_a_healthy_series_whose_newest_file_is_cut_off_is_told_with_that(tmp_path: Path) -> None:
+    series(tmp_path, 99, length=4)
+    newest = tmp_path / "step_2000.pt"
+    newest.write_bytes(newest.read_bytes()[:50])
+    text = " ".join(str(nanhunt.doctor(tmp_path)).split())
+    assert text.startswith("△ Healthy series: ")
+    assert "but step_2000.pt could not be read" in text
+
+
 def test_a_series_of_which_nothing_can_be_read_is_not_healthy(tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / f"step_{number}.pt").write_bytes(b"")
