@@ -113,8 +113,12 @@ class ScriptWatch:
             before(*args)
             return original(*args, **kwargs)
 
+        def undo() -> None:
+            if owner.__dict__[name] is patched:  # else somebody has put theirs around it
+                setattr(owner, name, original)
+
         setattr(owner, name, patched)
-        self._undo.append(lambda: setattr(owner, name, original))
+        self._undo.append(undo)
 
     def _stop_scouting(self) -> None:
         while self._undo:

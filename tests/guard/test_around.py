@@ -176,6 +176,26 @@ def test_files_of_other_writers_are_examined_when_named(tmp_path: Path) -> None:
     assert len(guard.diagnoses) == 1
 
 
+def test_another_patch_of_saving_is_left_in_place(tmp_path: Path) -> None:
+    original, saved = torch.save, []
+    try:
+        with nanhunt.save_guard() as guard:
+            inner = torch.save
+
+            def save(*args: Any) -> None:
+                saved.append(args[1])
+                inner(*args)
+
+            torch.save = save
+            torch.save({"x": torch.ones(2)}, tmp_path / "x.pt")
+        assert torch.save is save
+        torch.save({"x": torch.ones(2)}, tmp_path / "y.pt")
+    finally:
+        torch.save = original
+    assert len(saved) == 2
+    assert len(guard.diagnoses) == 1
+
+
 def test_an_exception_while_saving_is_its_own(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="mine"), nanhunt.save_guard():
         raise KeyError("mine")

@@ -45,3 +45,27 @@ def test_memory_is_not_searched_again_for_what_no_module_holds(
         optimizer.step()
     assert watch.report is not None
     assert watch.report.steps_run == 1
+
+
+def test_a_patch_that_the_script_has_put_around_the_own_one_stays() -> None:
+    net = torch.nn.Linear(2, 1)
+    original, calls = torch.nn.Module.__call__, []
+    try:
+        with headless.ScriptWatch(None) as watch:
+            inner = torch.nn.Module.__call__
+
+            def call(module: torch.nn.Module, *inputs: Any) -> Any:
+                calls.append(module)
+                return inner(module, *inputs)
+
+            torch.nn.Module.__call__ = call
+            optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+            for _ in range(3):
+                net(torch.ones(1, 2)).sum().backward()
+                optimizer.step()
+        assert torch.nn.Module.__call__ is call
+    finally:
+        torch.nn.Module.__call__ = original
+    assert calls == [net] * 3
+    assert watch.report is not None
+    assert watch.report.steps_run == 3

@@ -50,6 +50,7 @@ class SaveGuard:
     def __init__(self, paths: list[Path]) -> None:
         self._paths = paths
         self._original: Callable[..., Any] | None = None
+        self._own: Callable[..., Any] | None = None
         self.diagnoses: list[Diagnosis] = []
 
     def __enter__(self) -> SaveGuard:
@@ -62,13 +63,14 @@ class SaveGuard:
             return result
 
         with uninterrupted():
-            self._original = original
+            self._original, self._own = original, save
             setattr(torch, "save", save)  # noqa: B010  mypy
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         with uninterrupted():
-            setattr(torch, "save", self._original)  # noqa: B010
+            if torch.save is self._own:  # else somebody has put theirs around it
+                setattr(torch, "save", self._original)  # noqa: B010
         if kind is None:
             for path in self._paths:
                 self._examine(path)
