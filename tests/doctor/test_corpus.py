@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import nanhunt
+from nanhunt.core.doctor import distributed
 from nanhunt.errors import CheckpointError
 from tests.doctor import damaged_files, files
 from tests.doctor.damaged import CANARY, CORPUS, HOSTILE, poisoned
@@ -168,3 +169,13 @@ def test_a_tar_archive_is_told_from_a_damaged_file(tmp_path: Path) -> None:
         archive.add(inside, "model.safetensors")
     with pytest.raises(CheckpointError, match=r"a tar archive; unpack it first"):
         nanhunt.doctor(tmp_path / "model.pth.tar")
+
+
+def test_an_index_cannot_change_what_the_next_one_is_read_with(tmp_path: Path) -> None:
+    """The opcode BUILD sets attributes: here the default of the argument of whatever is Size."""
+    name = b"X\x0c\x00\x00\x00__defaults__"
+    (tmp_path / ".metadata").write_bytes(b"\x80\x02ctorch\nSize\nN}" + name + b"K\x07\x85s\x86b.")
+    with pytest.raises(CheckpointError, match="the index is damaged"):
+        nanhunt.doctor(tmp_path)
+    for known in distributed._KNOWN.values():
+        assert isinstance(known, type)

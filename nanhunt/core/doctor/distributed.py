@@ -40,10 +40,6 @@ def _plain(name: str) -> type[_Plain]:
     return type(name, (_Plain,), {})
 
 
-def _size(values: Any = ()) -> tuple[Any, ...]:
-    return tuple(values)
-
-
 _METADATA = (
     "BytesStorageMetadata",
     "ChunkStorageMetadata",
@@ -56,8 +52,9 @@ _METADATA = (
 )
 _STORAGE = ("_StorageInfo", "_StoragePrefix")
 _PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path")
+# No function of our own: a pickle may set the attributes of what it has been given, for good.
 _KNOWN: dict[tuple[str, str], Any] = {
-    ("torch", "Size"): _size,
+    ("torch", "Size"): tuple,
     ("torch.serialization", "_get_layout"): _plain("layout"),
     ("collections", "OrderedDict"): dict,
     **{("torch.distributed.checkpoint.metadata", name): _plain(name) for name in _METADATA},
