@@ -398,5 +398,5 @@ def test_the_batches_go_on_where_they_stood_after_trials() -> None:
         batches[2][0, 0] = 0.0
         for batch in batches[2:]:
             assert hunt.step() is None
-            assert hunt._batches is not None
-            assert hunt._batches.current is batch
+            assert hunt._course.batches is not None
+            assert hunt._course.batches.current is batch
