@@ -400,3 +400,23 @@ def test_the_batches_go_on_where_they_stood_after_trials() -> None:
             assert hunt.step() is None
             assert hunt._course.batches is not None
             assert hunt._course.batches.current is batch
+
+
+@pytest.mark.parametrize("further", [0, 1])
+def test_a_bad_batch_that_is_the_last_one_has_no_next_one_to_try(further: int) -> None:
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def step(batch: Any) -> Any:
+        optimizer.zero_grad()
+        loss = model(batch).sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    good, bad = torch.ones(1, 2), torch.full((1, 2), float("nan"))
+    report = nanhunt.hunt(model, step, data=[good, bad] + [good] * further, progress=False)
+    assert report.finding is not None
+    assert report.finding.phase == "data"
+    assert [trial.cured for trial in report.finding.trials] == [True] * further
+    assert not [note for note in report.notes if "could not be tried" in note]

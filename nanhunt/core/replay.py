@@ -45,10 +45,6 @@ class Upcoming(Protocol):
         """Makes the batch `by` steps later the current one; False when there is none."""
 
 
-class _NoBatchError(Exception):
-    """There is no batch after this one."""
-
-
 class Replayer:
     """Replays one step; the caller puts the state back afterwards.
 
@@ -200,15 +196,18 @@ class Replayer:
     def other_batch(self) -> Callable[[], AbstractContextManager[Any]] | None:
         """A change to `replay` that gives the step the batch after its own, if there is one."""
         upcoming, count = self._upcoming, len(self.tape.items)
-        if upcoming is None and not count:
+        there = bool(count) if upcoming is None else upcoming.shift(1)
+        if upcoming is not None:
+            upcoming.shift(0)
+        if not there:
             return None
 
         @contextlib.contextmanager
         def skipped() -> Iterator[None]:
             if upcoming is None:
                 self.tape.drop(count)
-            elif not upcoming.shift(1):
-                raise _NoBatchError
+            else:
+                upcoming.shift(1)
             try:
                 yield
             finally:
