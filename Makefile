@@ -27,6 +27,7 @@ help:
 $(READY): pyproject.toml constraints.txt
 	@echo "Making the virtual environment $(VENV); the first time takes minutes."
 	$(PYTHON) -m venv $(VENV)
+	rm -rf $(LINKED)  # a link into this tree, through which pip would write
 	SKIP_JUPYTER_BUILDER=1 $(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[test]"
 	touch $@
 
@@ -35,7 +36,7 @@ $(MODULES): labextension/package.json labextension/yarn.lock | $(READY)
 	$(JLPM) install --immutable
 	touch $@
 
-$(EXTENSION): $(MODULES) labextension/tsconfig.json $(wildcard labextension/s*/* labextension/src/*/*)
+$(EXTENSION): $(READY) $(MODULES) labextension/tsconfig.json $(wildcard labextension/s*/* labextension/src/*/*)
 	$(JLPM) build
 	rm -rf $(LINKED) && mkdir -p $(dir $(LINKED)) && ln -s $(abspath $(dir $@)) $(LINKED)
 

@@ -1,5 +1,9 @@
 /** What the extension adds to JupyterLab and Notebook beside the report renderer in `mime.ts`. */
-import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
+import {
+  ILayoutRestorer,
+  type JupyterFrontEnd,
+  type JupyterFrontEndPlugin
+} from '@jupyterlab/application';
 import { ICommandPalette } from '@jupyterlab/apputils';
 import { IEditorExtensionRegistry } from '@jupyterlab/codemirror';
 import { IDocumentManager } from '@jupyterlab/docmanager';
@@ -26,7 +30,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
     'Findings of nanhunt: culprit lines, a sidebar, links into cells and files; live hunts.',
   autoStart: true,
   requires: [INotebookTracker, IDocumentManager, IEditorExtensionRegistry, ITranslator],
-  optional: [ICommandPalette, IStatusBar],
+  optional: [ICommandPalette, IStatusBar, ILayoutRestorer],
   activate
 };
 
@@ -37,7 +41,8 @@ function activate(
   editors: IEditorExtensionRegistry,
   translator: ITranslator,
   palette: ICommandPalette | null,
-  statusBar: IStatusBar | null
+  statusBar: IStatusBar | null,
+  restorer: ILayoutRestorer | null
 ): void {
   const words = new Wording(strings(translator));
   const marks = new Marks();
@@ -62,6 +67,7 @@ function activate(
   sidebar.title.icon = new LabIcon(icon);
   sidebar.title.caption = words.trans.__('nanhunt findings');
   app.shell.add(sidebar, 'right', { rank: 900, type: 'nanhunt' });
+  restorer?.add(sidebar, sidebar.id);
 
   sidebar.disposed.connect(() => {
     host.reveal = null;

@@ -264,6 +264,17 @@ def test_the_sidebar_follows_the_notebook_that_is_in_front(
     expect(sidebar).to_contain_text("Open a notebook")
 
 
+def test_an_open_sidebar_is_open_after_a_reload(lab: Server, page: Page, errors: None) -> None:
+    stories.write(lab.home / "reloaded.ipynb", stories.report())
+    open_page(lab, page, "reloaded.ipynb")
+    page.get_by_text("1 finding").click()
+    sidebar = page.get_by_role("region", name="nanhunt findings")
+    expect(sidebar).to_contain_text("Inf is born")
+    page.wait_for_timeout(2_000)  # JupyterLab keeps its layout about a second after a change
+    page.reload()
+    expect(sidebar).to_contain_text("Inf is born")
+
+
 def test_keys_go_from_finding_to_finding(lab: Server, page: Page, errors: None) -> None:
     backward = Source("/tmp/ipykernel_7/1.py", 4, "loss.backward()", "step_fn", cell=2)
     both = stories.report(stories.culprit(), stories.culprit(source=backward, severity="warning"))
