@@ -25,6 +25,9 @@ from torch.optim import optimizer as optimizer_hooks
 from torch.utils.data import dataloader
 
 torch.set_num_threads(1)
+# A shell has what it starts in the background ignore interrupts, and so would every process that
+# the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LOADER_ITERATORS = (
     dataloader._BaseDataLoaderIter,
