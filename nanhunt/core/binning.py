@@ -20,7 +20,8 @@ from nanhunt.core.stats import dtype_name, real_values, tensor_stats
 from nanhunt.histogram import Bin, Histogram
 from nanhunt.report import TensorStats
 
-SAMPLED_BEYOND = 1 << 15  # numbers; of more, evenly spaced ones are sorted into bins
+SAMPLED_BEYOND = 1 << 14  # numbers; of more, evenly spaced runs are sorted into bins
+_RUN = 16  # numbers side by side: a cache line of float32
 
 SMALL = 2048  # numbers; tensors of no more are copied, and counted together after the step
 _CACHED = 1 << 17  # numbers that are counted at a time
@@ -82,8 +83,15 @@ class Counted:
     binned: int
 
 
+# Memory to work in, by dtype, kept from tensor to tensor: on the CPU the first touch of fresh
+# pages takes longer than the counting. Whoever counts takes it out, so no two threads share it.
+Scratch = dict[torch.dtype, Tensor]
+
+
 @torch.no_grad()
-def count(tensor: Tensor, sampled_beyond: int = SAMPLED_BEYOND) -> Counted | None:
+def count(
+    tensor: Tensor, sampled_beyond: int = SAMPLED_BEYOND, scratch: Scratch | None = None
+) -> Counted | None:
     """Counts a tensor's numbers on its device, without synchronising an accelerator.
 
     Args:
@@ -91,6 +99,7 @@ def count(tensor: Tensor, sampled_beyond: int = SAMPLED_BEYOND) -> Counted | Non
             `nanhunt.core.stats.real_values` can read. float8 numbers are counted as float32.
         sampled_beyond: how many numbers are sorted into bins at most. Extremes and the counts
             of NaN, infinities, zeros and subnormals are of all numbers in any case.
+        scratch: kept by the caller between calls, at most 2 MiB.
 
     Returns:
         None when there are no numbers to look at.
@@ -104,10 +113,11 @@ def count(tensor: Tensor, sampled_beyond: int = SAMPLED_BEYOND) -> Counted | Non
         numel = values.numel()
         if numel <= min(SMALL, sampled_beyond):
             return Counted(None, values.clone(), layout, tensor.dtype, numel, numel)
-        part = values[:: max(1, -(-numel // sampled_beyond))].contiguous()
-        counts = torch.cat(
-            [_bin_counts(_keys(part, layout), layout), _extras(values, tensor.dtype)]
-        )
+        extras = _extras(
+            values, tensor.dtype, {} if scratch is None else scratch
+        )  # first: its passes bring everything near
+        part = _sampled(values, sampled_beyond)
+        counts = torch.cat([_bin_counts(_keys(part, layout), layout), extras])
         return Counted(counts, None, layout, tensor.dtype, numel, part.numel())
 
 
@@ -158,6 +168,16 @@ def _alike(counted: Sequence[Counted], small: bool) -> list[list[int]]:
     return list(groups.values())
 
 
+def _sampled(values: Tensor, most: int) -> Tensor:
+    """At most so many numbers, in runs spread evenly over all of them."""
+    if values.numel() <= most:
+        return values
+    length = min(_RUN, most)
+    runs = values.numel() // length
+    every = -(-runs // (most // length))
+    return values[: runs * length].view(runs, length)[::every].reshape(-1)
+
+
 def _keys(values: Tensor, layout: _Layout) -> Tensor:
     """The number of each value's bin: its sign and exponent."""
     return (values.view(layout.integer) >> layout.mantissa) & (layout.bins - 1)
@@ -171,25 +191,31 @@ def _bin_counts(keys: Tensor, layout: _Layout) -> Tensor:
     return torch.histc(keys.to(torch.float32), bins=bins, min=0, max=bins).to(torch.int64)
 
 
-def _extras(values: Tensor, dtype: torch.dtype) -> Tensor:
+def _extras(values: Tensor, dtype: torch.dtype, scratch: Scratch) -> Tensor:
     """Exact counts and extremes of many numbers, in the order of `_EXTRAS`."""
     low, high = torch.aminmax(values)
-    counts = [torch.zeros((), dtype=torch.int64, device=values.device)] * 3
+    counts: list[Tensor | int] = [0, 0, 0]
     # On the CPU a look costs nothing; an accelerator would have to be waited for.
-    looks_good = values.device.type == "cpu" and math.isfinite(low) and math.isfinite(high)
-    if not looks_good:
+    here = values.device.type == "cpu"
+    if not (here and math.isfinite(low) and math.isfinite(high)):
         counts = [torch.count_nonzero(test) for test in _bad(values)]
         good = torch.isfinite(values)
         low = torch.where(good, values, math.inf).amin()
         high = torch.where(good, values, -math.inf).amax()
-    nonzero, normal = _count_normal(values)  # NaN and infinities among them
+    nonzero, normal = _count_normal(values, scratch)  # NaN and infinities among them
     if dtype.itemsize == 1:  # float8, counted as float32
         normal = torch.count_nonzero(~(values.abs() < _smallest_normal(dtype)))
-    exact = torch.stack([*counts, values.numel() - nonzero, nonzero - normal])
-    return torch.cat([exact, torch.stack([low.double(), high.double()]).view(torch.int64)])
+    counts += [values.numel() - nonzero, nonzero - normal]
+    if here:
+        exact = torch.tensor([int(each) for each in counts])
+        ends = torch.tensor([float(low), float(high)], dtype=torch.float64)
+    else:
+        exact = torch.stack([each for each in counts if isinstance(each, Tensor)])
+        ends = torch.stack([low.double(), high.double()])
+    return torch.cat([exact, ends.view(torch.int64)])
 
 
-def _count_normal(values: Tensor) -> tuple[Tensor, Tensor]:
+def _count_normal(values: Tensor, scratch: Scratch) -> tuple[Tensor | int, Tensor | int]:
     """How many numbers are not zero, and how many neither zero nor subnormal.
 
     On the CPU `count_nonzero` takes 4.5 ns a number on one core. Here the bits are looked at
@@ -201,23 +227,28 @@ def _count_normal(values: Tensor) -> tuple[Tensor, Tensor]:
     if bits.device.type != "cpu":
         field = layout.field << layout.mantissa
         return torch.count_nonzero(bits & unsigned), torch.count_nonzero(bits & field)
-    scratch = torch.empty(2, min(_CACHED, bits.numel()), dtype=bits.dtype)
+    room = scratch.pop(bits.dtype, None)
+    room = torch.empty(2, _CACHED, dtype=bits.dtype) if room is None else room
     nonzero = normal = 0
     for part in bits.split(_CACHED):
-        magnitude, ones = scratch[:, : part.numel()]
+        magnitude, ones = room[:, : part.numel()]
         torch.bitwise_and(part, unsigned, out=magnitude)
         if magnitude.min().item() >= least:
             nonzero, normal = nonzero + part.numel(), normal + part.numel()
             continue
         nonzero += _sum_of_ones(torch.clamp(magnitude, max=1, out=ones))
         normal += _sum_of_ones(magnitude.bitwise_right_shift_(layout.mantissa).clamp_(max=1))
-    return torch.tensor(nonzero), torch.tensor(normal)
+    scratch[bits.dtype] = room
+    return nonzero, normal
 
 
 def _sum_of_ones(ones: Tensor) -> int:
-    """Sums ones side by side, several in each 64-bit integer; at most 2**15 in each lane."""
+    """Sums at most `_CACHED` ones, without making each of them wider first."""
+    if ones.itemsize >= 4:
+        return int(torch.sum(ones, dtype=ones.dtype).item())
     if ones.numel() < _CACHED:
         return int(ones.sum().item())
+    # Several in each 64-bit integer, at most 2**15 in each lane of it.
     return int(ones.view(torch.int64).view(-1, _COLUMNS).sum(0).view(ones.dtype).sum().item())
 
 

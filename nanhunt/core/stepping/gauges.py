@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from nanhunt.core.binning import Counted, count, read
+from nanhunt.core.binning import Counted, Scratch, count, read
 from nanhunt.core.stats import plain_tensors
 from nanhunt.histogram import Histogram
 
@@ -62,6 +62,7 @@ class Gauges:
         self.notes: list[str] = []
         self._counted: list[tuple[str, str, Counted]] = []
         self._order: dict[str, None] = {}
+        self._scratch: Scratch = {}
         self._recent: deque[tuple[weakref.ref[Tensor], int, Counted | None]] = deque(maxlen=8)
 
     @property
@@ -139,7 +140,7 @@ class Gauges:
         for known, seen, counted in self._recent:
             if known() is tensor and seen == version != -1:
                 return counted
-        counted = count(tensor)
+        counted = count(tensor, scratch=self._scratch)
         self._recent.append((weakref.ref(tensor), version, counted))
         return counted
 
@@ -178,6 +179,7 @@ class Gauges:
         self._counted.clear()
         self._order.clear()
         self._recent.clear()
+        self._scratch.clear()
 
 
 def _uses_batch(module: Any) -> bool:
