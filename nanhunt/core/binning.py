@@ -113,9 +113,8 @@ def count(
         numel = values.numel()
         if numel <= min(SMALL, sampled_beyond):
             return Counted(None, values.clone(), layout, tensor.dtype, numel, numel)
-        extras = _extras(
-            values, tensor.dtype, {} if scratch is None else scratch
-        )  # first: its passes bring everything near
+        room = {} if scratch is None else scratch
+        extras = _extras(values, tensor.dtype, room)  # first: its passes bring everything near
         part = _sampled(values, sampled_beyond)
         counts = torch.cat([_bin_counts(_keys(part, layout), layout), extras])
         return Counted(counts, None, layout, tensor.dtype, numel, part.numel())
