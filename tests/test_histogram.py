@@ -116,6 +116,21 @@ def test_many_numbers_are_counted_exactly(dtype: torch.dtype) -> None:
     assert said(histogram(tensor, sampled_beyond=10**9)) == exact
 
 
+def test_the_memory_to_work_in_passes_from_tensor_to_tensor() -> None:
+    scratch: binning.Scratch = {}
+    tensors = []
+    for size in (5_000, 300_000, 20_000):
+        for dtype in REAL:
+            values = torch.randn(size, dtype=torch.float64)
+            values[::3] = 0
+            values[1::7] *= torch.finfo(dtype).smallest_normal
+            tensors.append(values.to(dtype))
+    counted = [binning.count(tensor, 10**9, scratch) for tensor in tensors]
+    found = binning.read([each for each in counted if each is not None])
+    assert [said(each) for each in found] == [by_numpy(tensor) for tensor in tensors]
+    assert sum(room.nbytes for room in scratch.values()) <= 4 << 20
+
+
 @pytest.mark.parametrize("dtype", REAL, ids=str)
 def test_beyond_the_limit_bins_are_sampled_and_the_rest_stays_exact(dtype: torch.dtype) -> None:
     tensor = torch.randn(10_007, dtype=torch.float64).to(dtype)

@@ -99,7 +99,7 @@ def count(
             `nanhunt.core.stats.real_values` can read. float8 numbers are counted as float32.
         sampled_beyond: how many numbers are sorted into bins at most. Extremes and the counts
             of NaN, infinities, zeros and subnormals are of all numbers in any case.
-        scratch: kept by the caller between calls, at most 2 MiB.
+        scratch: kept by the caller between calls, at most 4 MiB.
 
     Returns:
         None when there are no numbers to look at.
