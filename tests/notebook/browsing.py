@@ -65,11 +65,13 @@ def run_all_cells(page: Page, wanted: Locator) -> None:
 
 def _appears(page: Page, wanted: Locator) -> bool:
     """Whether something is there within 30 seconds; a click that was lost is known sooner."""
+    idle = 0
     for _ in range(10):
         if _is_there(wanted):
             return True
         prompts = page.locator(".jp-InputPrompt").all_inner_texts()
-        if not any(prompt.strip("[]: ") for prompt in prompts):
+        idle = 0 if any(prompt.strip("[]: ") for prompt in prompts) else idle + 1
+        if idle == 3:
             return False  # no cell runs or has run
     return False
 
