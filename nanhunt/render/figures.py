@@ -88,7 +88,7 @@ def over_time(
         for each in histogram.bins if histogram else ():
             share = (each.negative + each.positive) / max(histogram.binned, 1)  # type: ignore[union-attr]
             grid[each.exponent - low][column] = 100 * share
-    image = _image(axes, grid, (low - 0.5, high + 0.5), "Blues")
+    image = _image(axes, grid, (low - 0.5, high + 0.5), "Blues", shares=True)
     _mark_bad(axes, [bool(h and h.bad) for h in histograms], high + 0.5)
     _label_steps(axes, steps)
     _label_powers(axes.yaxis)
@@ -247,8 +247,15 @@ def _exponent(histogram: Histogram | None) -> float:
     return math.log2(histogram.absmax)
 
 
-def _image(axes: Any, grid: list[list[float]], rows: tuple[float, float], colours: str) -> Any:
-    finite = [v for row in grid for v in row if not math.isnan(v)]
+def _image(
+    axes: Any,
+    grid: list[list[float]],
+    rows: tuple[float, float],
+    colours: str,
+    shares: bool = False,
+) -> Any:
+    """Draws a grid; shares are coloured from 0 on, so that a pale cell is a small share."""
+    finite = [v for row in grid for v in row if not math.isnan(v)] + [0.0] * shares
     columns = len(grid[0]) if grid else 1
     return axes.imshow(
         grid or [[math.nan]],
