@@ -6,6 +6,7 @@ flood a slow connection: what changes between two messages is sent once, as it i
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections import deque
@@ -36,6 +37,7 @@ class Painter:
 
     def start(self) -> None:
         """Starts the thread."""
+        atexit.register(self.end)  # a thread that is ended inside matplotlib's C++ aborts
         self._thread.start()
 
     def touch(self) -> None:
@@ -73,9 +75,10 @@ class Painter:
         return threading.current_thread() is self._thread
 
     def end(self) -> None:
-        """Paints once more and ends the thread."""
-        self.touch()
+        """Ends the thread."""
         self._ended = True
+        self.touch()
+        atexit.unregister(self.end)
         if threading.current_thread() is not self._thread:
             self._thread.join(2)
 

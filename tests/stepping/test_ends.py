@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -84,6 +86,40 @@ def test_closing_a_paused_hunt_undoes_the_step_and_ends_the_thread() -> None:
         assert any(t.name == "nanhunt-step" for t in threading.enumerate())
     assert not any(t.name == "nanhunt-step" for t in threading.enumerate())
     assert same(bits(model, optimizer)[: len(before)], before)
+
+
+LEAVING = """
+import sys, threading, time
+import torch
+import nanhunt
+from nanhunt.core.stepping.ambient import Ambient
+
+net = torch.nn.Sequential(torch.nn.Linear(64, 512), torch.nn.ReLU(), torch.nn.Linear(512, 1))
+optimizer = torch.optim.SGD(net.parameters(), 1e-4)
+
+def step_fn():
+    optimizer.zero_grad()
+    net(torch.randn(256, 64)).square().mean().backward()
+    optimizer.step()
+
+hunt = nanhunt.Hunt(net, step_fn)
+if sys.argv[1] == "paused":
+    while "backward" not in repr(hunt):
+        hunt.into()
+else:  # as the panel runs steps
+    hunt.stepper.start("run", lambda: hunt.run(10**6), Ambient())
+    while hunt.steps_run < 10:
+        time.sleep(0.01)
+print(hunt.stepper.state)
+"""
+
+
+@pytest.mark.parametrize("state", ["running", "paused"])
+def test_a_process_that_ends_during_a_step_ends_well(state: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVING, state], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{state}\n", "")
 
 
 def test_halt_ends_a_run_of_another_thread_after_its_step(hunt: nanhunt.Hunt) -> None:

@@ -7,6 +7,7 @@ call. One job at a time.
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,7 @@ from nanhunt.errors import HuntBusyError
 
 IDLE, RUNNING, PAUSED = "idle", "running", "paused"
 INTO, OVER, OUT, RESUME, FINISH = "into", "over", "out", "resume", "finish"
+_AT_EXIT = 4.0  # seconds a process that ends gives the step that runs; Jupyter kills after five
 
 
 class AbandonedError(BaseException):
@@ -97,6 +99,9 @@ class Stepper:
             self._worker = threading.Thread(
                 target=self._work, args=(job, ambient), name="nanhunt-step", daemon=True
             )
+            # An interpreter that is ending ends a thread where it asks for the GIL, and with
+            # frames of PyTorch on the stack C++ aborts the process (pytorch/pytorch issue 38228).
+            atexit.register(self._end_at_exit)
             self._worker.start()
         self._tell()
 
@@ -145,6 +150,11 @@ class Stepper:
         self.abandon()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
+
+    def _end_at_exit(self) -> None:
+        self.abandon()
+        if self._worker is not None:
+            self._worker.join(_AT_EXIT)
 
     # -- the worker's side ----------------------------------------------------------------------
 
@@ -217,6 +227,7 @@ class Stepper:
             self._state = IDLE
             self._changed.notify_all()
         self._tell()
+        atexit.unregister(self._end_at_exit)
 
     def _tell(self) -> None:
         if self.on_change is not None:
