@@ -64,7 +64,8 @@ class Picture:
             "gradient_history": lambda: plots.history(path, of="gradient"),
             "timeline": plots.timeline,
         }
-        return draw[kind](), f"{kind.replace('_', ' ')} of {path or 'the model'}"
+        of = "all modules" if kind == "timeline" else path or "the model"
+        return draw[kind](), f"{kind.replace('_', ' ')} of {of}"
 
 
 _LIVE = {("activation", "activation"), ("activation", "input"), ("gradient", "gradient")}

@@ -34,6 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("browser"):
             item.add_marker(pytest.mark.flaky(reruns=2))
+            item.add_marker(pytest.mark.timeout(900))  # one clock runs for all three
 
 
 @pytest.fixture

@@ -142,7 +142,7 @@ def test_links_lead_through_a_long_notebook_and_back(lab: Server, page: Page, er
 
 
 def test_the_link_opens_the_file_whose_line_it_is(lab: Server, page: Page, errors: None) -> None:
-    (lab.home / "src").mkdir()
+    (lab.home / "src").mkdir(exist_ok=True)
     (lab.home / "src" / "train.py").write_text(TRAIN)
     (lab.home / "train.py").write_text("\n\n\nanother = file\n")
     line = Source("/cluster/job7/src/train.py", 4, "return model(x).sqrt().mean()", "loss_of")

@@ -24,6 +24,7 @@ def step():
     loss.backward()
     optimizer.step()
 def slow():
+    print("slow")
     optimizer.zero_grad()
     model(torch.ones(4, 2)).pow(2).sum().backward()
     optimizer.step()
@@ -71,7 +72,11 @@ def test_the_report_is_the_cells_result_in_every_form(kernel: Any) -> None:
 def test_an_interrupt_gives_a_partial_report_and_the_kernel_lives(kernel: Any) -> None:
     manager, client = kernel
     request = client.execute("%nanhunt model slow --steps 2000")
-    time.sleep(2)
+    begun = 0
+    while begun < 6:
+        message = client.get_iopub_msg(timeout=60)
+        if message["msg_type"] == "stream":
+            begun += message["content"]["text"].count("slow")
     manager.interrupt_kernel()
     found = outputs(client, request)
     (result,) = [o for o in found if o["type"] == "execute_result"]

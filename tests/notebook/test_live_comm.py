@@ -54,7 +54,7 @@ def test_every_command_does_what_its_button_does(hunt: Front) -> None:
 
 
 def test_a_running_hunt_is_paused_and_what_is_possible_is_told(hunt: Front) -> None:
-    hunt.run("pause[0] = 0.5")
+    hunt.run("pause[0] = 1.0")
     hunt.order(command="run")
     says(hunt, "Running: run")
     assert {"pause", "stop"} <= set(hunt.hunt["commands"])
@@ -84,6 +84,7 @@ def test_a_page_that_comes_late_finds_the_comm_and_is_told_the_state(hunt: Front
 
 def test_a_page_that_does_not_know_the_comm_does_not_take_it_from_others(hunt: Front) -> None:
     hunt.turn_away()
+    hunt.run("pass")  # the kernel has heard of it
     hunt.order(command="step")
     says(hunt, "start of step 1")
     (key,) = hunt.comms(TARGET)

@@ -62,11 +62,8 @@ PAUSED = "hunt = %nanhunt model step_fn --paused --steps 20"
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A JupyterLab with a notebook for each test."""
+    """A JupyterLab."""
     home = tmp_path_factory.mktemp("lab")
-    write_notebook(home / "paused.ipynb", [PROGRAM, PAUSED])
-    for theme in ("light", "dark"):
-        write_notebook(home / f"{theme}.ipynb", [PROGRAM, "%nanhunt model step_fn --steps 20"])
     with serve(home, PYTHONPATH=str(ROOT)) as server:
         yield server
 
@@ -99,8 +96,10 @@ class Panel:
 
 
 def opened(lab: Server, page: Page, name: str, theme: str = "light") -> Panel:
-    """Opens a notebook, runs it all, and waits for the panel."""
+    """Opens a new notebook, runs it all, and waits for the panel."""
     lab.choose_theme(theme)
+    magic = PAUSED if name == "paused" else "%nanhunt model step_fn --steps 20"
+    write_notebook(lab.home / f"{name}.ipynb", [PROGRAM, magic])
     page.goto(f"{lab.address}/lab/tree/{name}.ipynb?reset")
     body = f'body[data-jp-theme-light="{str(theme == "light").lower()}"]'
     page.wait_for_selector(body, state="attached", timeout=90_000)

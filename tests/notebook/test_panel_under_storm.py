@@ -34,6 +34,12 @@ def deep_step():
 """
 
 
+def maps(page: Front) -> set[str]:
+    """The widgets that show the map of all modules by step; those of old panels stay."""
+    label = "timeline of all modules"
+    return {key for key, state in page.widgets.items() if label in str(state.get("value"))}
+
+
 @pytest.fixture(scope="module")
 def page() -> Iterator[Front]:
     with front(sys.executable) as made:
@@ -135,15 +141,17 @@ def test_traffic_stays_below_ten_updates_a_second_and_64_kb_each(page: Front) ->
     page.run("hunt = %nanhunt model deep_step --paused --no-complex-half --steps 8", 120)
     page.traffic.clear()
     page.click("Run")
-    page.waits_for("start of step 8", 120)
+    page.waits_for("start of step 8", 200)
     page.click("Into")
     page.waits_for("Paused in step 8", 60)
     for _ in range(30):
         page.click("Over")
         page.read(0.05)
     page.set(page.find(_model_name="TextModel", placeholder="search modules"), value="99")
+    older = maps(page)
     page.set(page.find(_model_name="DropdownModel", description="show"), index=6)
-    page.read(4)
+    page.until(lambda: maps(page) - older, 60, "the map of all modules")
+    page.read(2)  # what Stop sends at once has a second of its own
     page.click("Stop")
     page.waits_for("Stopped")
     moments = [moment for moment, _ in page.traffic]
