@@ -18,12 +18,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # also for kernels and processes 
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from torch.amp import GradScaler
 from torch.nn.modules import module as module_hooks
 from torch.optim import Optimizer
 from torch.optim import optimizer as optimizer_hooks
 from torch.utils.data import dataloader
 
+# The same examples in every run; a search for others: --hypothesis-profile=default
+settings.register_profile("same", derandomize=True, database=None)
+settings.load_profile("same")
 torch.set_num_threads(1)
 # A shell has what it starts in the background ignore interrupts, and so would every process that
 # the tests start and interrupt.

@@ -23,6 +23,7 @@ def execute(notebook: NotebookNode, folder: Path) -> None:
         notebook,
         kernel_name="python3",
         timeout=600,
+        iopub_timeout=60,
         # Errors only: it would warn of its sockets, which are this machine's own.
         extra_arguments=["--IPKernelApp.log_level=40"],
     )

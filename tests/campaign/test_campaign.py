@@ -18,6 +18,8 @@ def test_there_are_more_than_thirty_architectures() -> None:
     assert len(NAMES) > 30
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_sixty_injected_faults_are_placed_exactly() -> None:
     kinds = set()
     for seed, injection in injections(60, seed=10_000):

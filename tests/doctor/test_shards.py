@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -25,14 +23,15 @@ from torch.distributed.checkpoint.state_dict import get_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-dist.init_process_group("gloo")
+meeting, rank = f"file://{sys.argv[2]}", int(sys.argv[3])
+dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
 torch.manual_seed(0)
 net = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3))
 fully_shard(net, mesh=init_device_mesh("cpu", (2,)))
 optimizer = torch.optim.Adam(net.parameters())
 net(torch.randn(8, 4)).sum().backward()
 optimizer.step()
-if dist.get_rank() == 1:  # the last row of the last weight, which only this process has
+if rank == 1:  # the last row of the last weight, which only this process has
     optimizer.state[net[2].weight]["exp_avg_sq"].to_local()[-1, -1] = -1.0
 model, state = get_state_dict(net, optimizer)
 checkpoint.save({"model": model, "optim": state}, checkpoint_id=sys.argv[1])
@@ -44,14 +43,10 @@ os._exit(0)  # see tests/guard/test_ranks.py
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sharded") / "step_100"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    command = [sys.executable, "-W", "ignore", "-c", WRITE, str(folder)]
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", WRITE, str(folder)],
-            env={**os.environ, **place, "RANK": str(rank)},
+            [*command, str(folder.parent / "meeting"), str(rank)],
             stderr=subprocess.PIPE,
             text=True,
         )

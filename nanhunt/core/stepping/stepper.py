@@ -224,10 +224,10 @@ class Stepper:
             self.error = None if self.abandoned else error
             self.here = self.hit = None
             self.job = ""
+            atexit.unregister(self._end_at_exit)
             self._state = IDLE
             self._changed.notify_all()
         self._tell()
-        atexit.unregister(self._end_at_exit)
 
     def _tell(self) -> None:
         if self.on_change is not None:
