@@ -19,7 +19,7 @@ from nanhunt.errors import HuntBusyError
 
 IDLE, RUNNING, PAUSED = "idle", "running", "paused"
 INTO, OVER, OUT, RESUME, FINISH = "into", "over", "out", "resume", "finish"
-_AT_EXIT = 4.0  # seconds a process that ends gives the step that runs; Jupyter kills after five
+_AT_EXIT = 4.0  # seconds a process that ends waits for the step that runs
 
 
 class AbandonedError(BaseException):
@@ -101,7 +101,7 @@ class Stepper:
             )
             # An interpreter that is ending ends a thread where it asks for the GIL, and with
             # frames of PyTorch on the stack C++ aborts the process (pytorch/pytorch issue 38228).
-            atexit.register(self._end_at_exit)
+            atexit.register(self.end, _AT_EXIT)
             self._worker.start()
         self._tell()
 
@@ -144,17 +144,12 @@ class Stepper:
         with self._changed:
             return self._changed.wait_for(lambda: self._state != RUNNING, timeout)
 
-    def end(self) -> None:
-        """Abandons the job, if any, and waits until its thread has ended."""
+    def end(self, timeout: float | None = None) -> None:
+        """Abandons the job, if any, and waits until its thread has ended, or so many seconds."""
         thread = self._worker
         self.abandon()
         if thread is not None and thread is not threading.current_thread():
-            thread.join()
-
-    def _end_at_exit(self) -> None:
-        self.abandon()
-        if self._worker is not None:
-            self._worker.join(_AT_EXIT)
+            thread.join(timeout)
 
     # -- the worker's side ----------------------------------------------------------------------
 
@@ -224,7 +219,7 @@ class Stepper:
             self.error = None if self.abandoned else error
             self.here = self.hit = None
             self.job = ""
-            atexit.unregister(self._end_at_exit)
+            atexit.unregister(self.end)
             self._state = IDLE
             self._changed.notify_all()
         self._tell()
