@@ -6,6 +6,7 @@ import statistics
 from typing import Any
 
 import torch
+from torch.amp import GradScaler
 
 from nanhunt.core.locate import birth_finding, swallowed_findings
 from nanhunt.core.observe import Observer
@@ -113,6 +114,15 @@ def listed(given: Any, kind: type[Any], name: str) -> list[Any]:
                 f"{name} is of type {type(item).__name__}, not a {kind.__module__}.{kind.__name__}"
             )
     return items
+
+
+def working_scalers(given: Any) -> list[GradScaler]:
+    """The scalers that were given, without those made with `enabled=False`: these do nothing.
+
+    Raises:
+        UsageError: one of them is no GradScaler.
+    """
+    return [scaler for scaler in listed(given, GradScaler, "scaler") if scaler.is_enabled()]
 
 
 def _identity(finding: Finding) -> tuple[Any, ...]:

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from nanhunt.core.batches import DataEndedError
 from nanhunt.core.course import Course
 from nanhunt.core.examine import Examiner
-from nanhunt.core.findings import Ledger, listed
+from nanhunt.core.findings import Ledger, listed, working_scalers
 from nanhunt.core.findings import last_report as last_report
 from nanhunt.core.history import History
 from nanhunt.core.installed import Installed
@@ -124,7 +124,7 @@ class Hunt:
         given = listed(optimizer, Optimizer, "optimizer")
         found = given or [o for o in self._around.optimizers if self._target.owns(o)]
         self._optimizers = found or [o for o in optimizers_in_memory() if self._target.owns(o)]
-        self._scalers = listed(scaler, GradScaler, "scaler") or self._around.scalers
+        self._scalers = working_scalers(scaler) or self._around.scalers
         parts = (self._target, self._around, self._optimizers, self._scalers)
         first = Snapshot(*parts, snapshot)
         self._course = Course(functools.partial(Snapshot, *parts), first, data, back)

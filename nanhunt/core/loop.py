@@ -19,7 +19,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from nanhunt.core.examine import Examiner, sink_finding
-from nanhunt.core.findings import Ledger, listed
+from nanhunt.core.findings import Ledger, listed, working_scalers
 from nanhunt.core.flow import Sink
 from nanhunt.core.observe import Activity, Observer
 from nanhunt.core.present import confirmed
@@ -91,7 +91,7 @@ class LoopHunt:
     ) -> None:
         self._target = Target(model)
         self._optimizers: list[Optimizer] = listed(optimizer, Optimizer, "optimizer")
-        self._scalers: list[GradScaler] = listed(scaler, GradScaler, "scaler")
+        self._scalers = working_scalers(scaler)
         self._around = Surroundings(None)
         self._snapshot = Snapshot(
             self._target, self._around, self._optimizers, self._scalers, snapshot

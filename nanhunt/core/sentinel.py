@@ -134,9 +134,12 @@ class Sentinel:
                 register_optimizer_step_post_hook(self._after_update).remove,
             ]
             self._patch(torch.autograd, "backward", self._watched_backward)
-            self._patch(GradScaler, "scale", self._watched_scale)
-            self._patch(GradScaler, "step", self._watched_scaler_step)
-            self._patch(GradScaler, "unscale_", self._watched_unscale)
+            for name, make in (
+                ("scale", self._watched_scale),
+                ("step", self._watched_scaler_step),
+                ("unscale_", self._watched_unscale),
+            ):
+                self._patch(GradScaler, name, functools.partial(_if_enabled, make))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -187,15 +190,14 @@ class Sentinel:
 
     def _watched_scale(self, original: Any) -> Any:
         def scale(scaler: GradScaler, outputs: Any) -> Any:
-            if scaler.is_enabled():
-                # The scaled loss may overflow on purpose: the scale is being probed.
-                self._know_scaler(scaler)
-                self.facts.scaled = True
-                for tensor in plain_tensors(outputs):
-                    if tensor.data_ptr() in self._scaled:
-                        self.facts.scaled_twice = True
-                    else:
-                        self._see_loss(tensor)
+            # The scaled loss may overflow on purpose: the scale is being probed.
+            self._know_scaler(scaler)
+            self.facts.scaled = True
+            for tensor in plain_tensors(outputs):
+                if tensor.data_ptr() in self._scaled:
+                    self.facts.scaled_twice = True
+                else:
+                    self._see_loss(tensor)
             scaled = original(scaler, outputs)
             self._scaled |= {tensor.data_ptr() for tensor in plain_tensors(scaled)}
             return scaled
@@ -219,7 +221,7 @@ class Sentinel:
             updates = len(facts.stepped)
             # Fused optimizers are always called, and leave out the update themselves.
             inside = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
-            self._scaler_decides = scaler.is_enabled() and inside
+            self._scaler_decides = inside
             self._in_scaler_step = True
             self.activity.optimizer += 1
             try:
@@ -227,9 +229,9 @@ class Sentinel:
             finally:
                 self.activity.optimizer -= 1
                 self._scaler_decides = self._in_scaler_step = False
-            if scaler.is_enabled() and inside and _found_inf(scaler, optimizer):
+            if inside and _found_inf(scaler, optimizer):
                 del facts.stepped[updates:]
-            if scaler.is_enabled() and len(facts.stepped) == updates:
+            if len(facts.stepped) == updates:
                 self._know_scaler(scaler)
                 self.facts.skipped.append((scaler, optimizer))
                 if self._count_skipped:
@@ -379,6 +381,16 @@ class Sentinel:
                 region = self._observer.storages.region(tensor) if self._observer else None
                 index = self._observer.count if self._observer else 0
                 yield Sink(kind, name, region, nan, posinf + neginf, index)
+
+
+def _if_enabled(make: Callable[[Any], Any], original: Any) -> Any:
+    """A method of GradScaler that is watched on enabled ones alone: others only hand on."""
+    watched = make(original)
+
+    def method(scaler: GradScaler, *args: Any, **kwargs: Any) -> Any:
+        return (watched if scaler.is_enabled() else original)(scaler, *args, **kwargs)
+
+    return method
 
 
 def _found_inf(scaler: GradScaler, optimizer: Optimizer) -> bool:

@@ -51,7 +51,8 @@ class Surroundings:
     """Everything of interest within reach of a step function.
 
     Attributes:
-        optimizers, scalers, schedulers, modules, tensors, generators: what was found.
+        optimizers, scalers, schedulers, modules, tensors, generators: what was found; scalers
+            only if they are enabled.
         iterators: slots that hold a Python iterator.
         variables: slots that hold a value the step may replace (counters).
         named: tensors in variables of the functions, by the variable's name.
@@ -84,6 +85,8 @@ class Surroundings:
         if id(value) in self._seen:
             return
         self._seen[id(value)] = value
+        if isinstance(value, GradScaler) and not value.is_enabled():
+            return  # it does nothing and has no state
         kinds: tuple[tuple[type[Any], list[Any]], ...] = (
             (Optimizer, self.optimizers),
             (GradScaler, self.scalers),

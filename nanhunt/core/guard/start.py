@@ -9,7 +9,7 @@ from typing import Any
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from nanhunt.core.findings import listed
+from nanhunt.core.findings import listed, working_scalers
 from nanhunt.core.guard.guard import POLICIES, Guard
 from nanhunt.core.target import Target
 from nanhunt.errors import UsageError
@@ -83,4 +83,4 @@ def guard(
             raise UsageError(f"{name} must be a whole number of at least 1, not {number!r}")
     parts = Target(model), listed(optimizer, Optimizer, "optimizer")
     folder = Path(bundle) if bundle is not None and every == 1 else None
-    return Guard(*parts, listed(scaler, GradScaler, "scaler"), policy, numbers, folder, max_bundles)
+    return Guard(*parts, working_scalers(scaler), policy, numbers, folder, max_bundles)
