@@ -10,7 +10,7 @@ import torch
 import nanhunt
 from nanhunt.core.learning import RULES
 from tests.learning import broken, healthy
-from tests.learning.book import BROKEN, HEALTHY, Program, clipping
+from tests.learning.book import BROKEN, HEALTHY, Data, Program, clipping, loss_of, net, sgd
 
 assert all((broken, healthy))  # they fill the two lists
 STEPS = 40
@@ -55,6 +55,83 @@ def test_a_healthy_loop_is_left_in_peace(name: str) -> None:
     report = hunt(HEALTHY[name]())
     assert report.findings == ()
     assert report.steps_run == STEPS
+
+
+@pytest.mark.parametrize("name", ["accumulation_over_four", "a_warm_up_from_zero"])
+def test_a_healthy_loop_of_more_than_a_thousand_steps_is_left_in_peace(name: str) -> None:
+    assert hunt(HEALTHY[name](), steps=1100).findings == ()
+
+
+def changing(at: int) -> Program:
+    """Before step `at` nothing is as it should be, from there on everything is."""
+    model = net()
+    optimizer = sgd(model, lr=0.0)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
+    data, held = Data(), Data()
+    batch = held.batch()
+    count = 0
+
+    def step() -> torch.Tensor:
+        nonlocal count
+        good, count = count >= at, count + 1
+        if good:
+            optimizer.zero_grad()
+        optimizer.param_groups[0]["lr"] = 0.05 if good else 0.0
+        scheduler._last_lr = [0.05]
+        x, y = data.batch() if good else batch
+        loss = (model(x) - y).pow(2).mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return model, step, {}
+
+
+def test_what_changes_after_hundreds_of_steps_is_seen() -> None:
+    causes = {f.cause for f in hunt(changing(at=999), steps=600).findings}
+    assert causes == {
+        "learning_rate_zero",
+        "learning_rate_not_the_schedulers",
+        "gradients_never_zeroed",
+    }
+    assert hunt(changing(at=550), steps=600).findings == ()
+
+
+def test_a_scaler_that_skips_more_than_512_of_many_updates_is_left_in_peace() -> None:
+    model, data = net(), Data()
+    optimizer = sgd(model)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0, backoff_factor=0.999999)
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        count += 1
+        optimizer.zero_grad()
+        scaler.scale(loss_of(model, data)).backward()
+        if count % 5 < 2 and scaler.get_scale() > 1:  # as of a loss scale that is too large
+            model[0].weight.grad[0, 0] = float("inf")
+        scaler.step(optimizer)
+        scaler.update()
+
+    assert hunt((model, step, {}), steps=1400).findings == ()
+
+
+def test_a_training_that_has_arrived_is_left_in_peace() -> None:
+    model, data = net(), Data()
+    optimizer, batch = sgd(model, lr=0.0), data.batch()
+    count = 0
+
+    def step() -> torch.Tensor:
+        nonlocal count
+        optimizer.param_groups[0]["lr"] = 0.1 if count < 10 else 0.0
+        count += 1
+        optimizer.zero_grad()
+        loss = (model(batch[0]) - batch[1]).pow(2).mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    assert hunt((model, step, {}), steps=600).findings == ()
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -27,40 +27,70 @@ _KEPT = 512
 
 
 @dataclasses.dataclass
-class Update:
-    """One update of one optimizer.
-
-    Attributes:
-        step: the step it happened in.
-        rates: learning rates of its groups (plain numbers only).
-        scheduled: whether some scheduler of this optimizer says the same rates; None without one.
-        zeroed: whether the sampled gradients were zeroed before the next update, by anything
-            but a backward adding to them; None while that is not known.
-    """
-
-    step: int
-    rates: tuple[float, ...]
-    scheduled: bool | None = None
-    zeroed: bool | None = None
-
-
-@dataclasses.dataclass
 class OptimizerLog:
-    """Everything noted about one optimizer.
+    """Everything noted about one optimizer: numbers of all updates, and the first steps by number.
 
     Attributes:
         optimizer: the optimizer.
-        updates: its updates.
-        skipped: steps in which a GradScaler left its update out.
+        updates: number of its updates.
+        skipped: number of updates that a GradScaler left out.
+        steps: number of steps with an update.
+        first_steps: the first of these steps.
+        shortest: fewest steps from one of them to the next; None before the second.
+        rated: number of updates with a learning rate that is a plain number.
+        moving: number of those in which some learning rate was not 0.
+        rates: learning rates of the last update, of all groups (plain numbers only).
+        said: number of updates for which a scheduler said a learning rate.
+        scheduled: number of those that used it.
+        known: number of updates of which it is known whether gradients were zeroed after them.
+        zeroed: number of those after which they were, by anything but a backward adding to them.
         samples: (parameter, gradient, version) as last seen.
-        zeroed: whether one of them was replaced or written since the last update.
+        touched: whether one of them was replaced or written since the last update.
     """
 
     optimizer: Optimizer
-    updates: list[Update] = dataclasses.field(default_factory=list)
-    skipped: list[int] = dataclasses.field(default_factory=list)
+    updates: int = 0
+    skipped: int = 0
+    steps: int = 0
+    first_steps: list[int] = dataclasses.field(default_factory=list)
+    shortest: int | None = None
+    rated: int = 0
+    moving: int = 0
+    rates: tuple[float, ...] = ()
+    said: int = 0
+    scheduled: int = 0
+    known: int = 0
+    zeroed: int = 0
     samples: list[tuple[Tensor, Tensor, int]] = dataclasses.field(default_factory=list)
-    zeroed: bool = False
+    touched: bool = False
+    _last_step: int = -1
+
+    def note(self, step: int, rates: tuple[float, ...], scheduled: bool | None) -> None:
+        """Notes an update.
+
+        Args:
+            step: the step it happened in.
+            rates: learning rates of its groups (plain numbers only).
+            scheduled: whether some scheduler of this optimizer says the same rates; None
+                without one.
+        """
+        if self.updates and self.samples:
+            self.known += 1
+            self.zeroed += self.touched
+        self.touched = False
+        if not self.updates or step != self._last_step:
+            if self.updates:
+                gap = step - self._last_step
+                self.shortest = gap if self.shortest is None else min(self.shortest, gap)
+            if self.steps < _KEPT:
+                self.first_steps.append(step)
+            self.steps += 1
+        self.updates += 1
+        self._last_step, self.rates = step, rates
+        self.rated += bool(rates)
+        self.moving += any(rates)
+        self.said += scheduled is not None
+        self.scheduled += scheduled is True
 
     def follow(self) -> None:
         """Remembers some gradients and the versions they have now."""
@@ -84,9 +114,10 @@ class LearningLog:
         steps: calls of the step function.
         backwards: backward passes per step.
         logs: per optimizer, by identity.
-        losses: the loss of each step, as it was returned or sent backward.
-        ratios: per step, the returned loss divided by the one sent backward.
-        scales: (updates and skips so far, loss scale) at each backward.
+        losses: the losses of the last steps, as they were returned or sent backward.
+        first_loss: that of the first step.
+        ratios: per step, of the first, the returned loss divided by the one sent backward.
+        scales: (updates and skips so far, loss scale) at each of the first backward passes.
         measured: steps in which every gradient was looked at.
         largest: per parameter, its largest gradient in those; missing if it never had one.
         clipped_scaled: where gradients were clipped while still multiplied by the loss scale.
@@ -103,7 +134,8 @@ class LearningLog:
         self.steps = 0
         self.backwards: list[int] = []
         self.logs: dict[int, OptimizerLog] = {}
-        self.losses: list[Tensor] = []
+        self.losses: deque[Tensor] = deque(maxlen=_KEPT)
+        self.first_loss: Tensor | None = None
         self.ratios: list[Tensor] = []
         self.scales: list[tuple[int, Tensor]] = []
         self.measured: list[int] = []
@@ -119,14 +151,14 @@ class LearningLog:
     def before_backward(self, scalers: Sequence[GradScaler]) -> None:
         """Sees whether the sampled gradients are still those of the last update."""
         if len(scalers) == 1 and scalers[0]._scale is not None and len(self.scales) < _KEPT:
-            attempts = sum(len(log.updates) + len(log.skipped) for log in self.logs.values())
+            attempts = sum(log.updates + log.skipped for log in self.logs.values())
             self.scales.append((attempts, scalers[0]._scale.clone()))
         for log in self.logs.values():
             untouched = all(
                 parameter.grad is grad and grad._version == version
                 for parameter, grad, version in log.samples
             )
-            log.zeroed |= not untouched
+            log.touched |= not untouched
 
     def after_backward(self) -> None:
         """Backward has added to the gradients; from here on they are followed again."""
@@ -136,16 +168,12 @@ class LearningLog:
     def after_update(self, optimizer: Optimizer) -> None:
         """Notes an update."""
         log = self._log(optimizer)
-        if log.updates and log.samples:
-            log.updates[-1].zeroed = log.zeroed
-        log.zeroed = False
         rates = tuple(
             float(group["lr"])
             for group in optimizer.param_groups
             if isinstance(group.get("lr"), int | float)
         )
-        if len(log.updates) < _KEPT:
-            log.updates.append(Update(self.steps, rates, self._scheduled(optimizer, rates)))
+        log.note(self.steps, rates, self._scheduled(optimizer, rates))
         log.follow()
         if self._wants_gradients():
             self._measure(optimizer)
@@ -155,12 +183,15 @@ class LearningLog:
         self.backwards.append(facts.backwards)
         self.scaled_twice += facts.scaled_twice
         for _, optimizer in facts.skipped:
-            self._log(optimizer).skipped.append(self.steps)
-        if facts.losses and len(self.losses) < _KEPT:
+            self._log(optimizer).skipped += 1
+        if facts.losses:
             last, first = facts.losses[-1].detach(), facts.losses[0].detach()
             if last.numel() == 1:
                 self.losses.append(last.clone().reshape(()))
-                if len(facts.losses) == 2 and first.numel() == 1:
+                if self.first_loss is None:
+                    self.first_loss = self.losses[0]
+                few = len(self.ratios) < _KEPT
+                if few and len(facts.losses) == 2 and first.numel() == 1:
                     self.ratios.append((last.reshape(()) / first.reshape(())).clone())
         if self.steps not in self.measured and self._wants_gradients() and not facts.stepped:
             for optimizer in self.optimizers:
@@ -201,12 +232,12 @@ class LearningLog:
     @property
     def updates(self) -> int:
         """Number of updates of all optimizers."""
-        return sum(len(log.updates) for log in self.logs.values())
+        return sum(log.updates for log in self.logs.values())
 
     @property
     def skips(self) -> int:
         """Number of updates that a GradScaler left out."""
-        return sum(len(log.skipped) for log in self.logs.values())
+        return sum(log.skipped for log in self.logs.values())
 
     def driven_elsewhere(self) -> list[tuple[Any, int]]:
         """Schedulers whose optimizer never updated, and how often they were stepped."""
@@ -227,8 +258,9 @@ class LearningLog:
         return {name for name, equal in zip(now, _numbers(same), strict=True) if equal}
 
     def loss_values(self) -> list[float]:
-        """The losses."""
-        return _numbers(self.losses)
+        """The first loss, and the losses of the last steps."""
+        first = [self.first_loss] if self.first_loss is not None else []
+        return _numbers([*first, *self.losses])
 
     def loss_ratios(self) -> list[float]:
         """The returned losses divided by those sent backward."""

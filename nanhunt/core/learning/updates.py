@@ -32,11 +32,9 @@ def optimizer_seldom_steps(log: LearningLog) -> Finding | None:
     if not log.updates or log.steps < ENOUGH_CALLS or len(log.logs) != 1:
         return None
     (only,) = log.logs.values()
-    steps = sorted({update.step for update in only.updates})
-    gaps = [b - a for a, b in zip([-1, *steps], steps, strict=False)]
-    shortest = min(gaps[1:], default=gaps[0])
+    shortest = only.shortest if only.shortest is not None else only.first_steps[0] + 1
     expected = log.steps / shortest
-    if len(steps) >= 0.5 * expected or expected < 4 or len(only.skipped) > len(steps):
+    if only.steps >= 0.5 * expected or expected < 4 or only.skipped > only.steps:
         return _skipped_mostly(log, only)
     without_backward = sum(count == 0 for count in log.backwards)
     why = (
@@ -48,32 +46,31 @@ def optimizer_seldom_steps(log: LearningLog) -> Finding | None:
     return finding(
         log,
         "optimizer_seldom_steps",
-        f"The optimizer made {counted(len(steps), 'update')} in {log.steps:,} calls of step_fn, "
+        f"The optimizer made {counted(only.steps, 'update')} in {log.steps:,} calls of step_fn, "
         f"although two of them came only {counted(shortest, 'call')} apart: {why}.",
-        (f"updates in the steps {', '.join(map(str, steps[:12]))}",),
+        (f"updates in the steps {', '.join(map(str, only.first_steps[:12]))}",),
     )
 
 
 def _skipped_mostly(log: LearningLog, only: OptimizerLog) -> Finding | None:
-    if len(only.skipped) <= max(len(only.updates), ENOUGH_CALLS // 2):
+    if only.skipped <= max(only.updates, ENOUGH_CALLS // 2):
         return None
     return finding(
         log,
         "optimizer_seldom_steps",
-        f"The optimizer made {counted(len(only.updates), 'update')} in {log.steps:,} calls of "
-        f"step_fn: GradScaler skipped {len(only.skipped):,} of them.",
+        f"The optimizer made {counted(only.updates, 'update')} in {log.steps:,} calls of "
+        f"step_fn: GradScaler skipped {only.skipped:,} of them.",
     )
 
 
 def learning_rate_zero(log: LearningLog) -> Finding | None:
     """Every update of an optimizer had a learning rate of 0."""
     for entry in log.logs.values():
-        rates = [rate for update in entry.updates for rate in update.rates]
-        if len(entry.updates) >= ENOUGH_UPDATES and rates and not any(rates):
+        if entry.updates >= ENOUGH_UPDATES and entry.rated and not entry.moving:
             return finding(
                 log,
                 "learning_rate_zero",
-                f"All {len(entry.updates):,} updates were made with a learning rate of 0.",
+                f"All {entry.updates:,} updates were made with a learning rate of 0.",
                 _owned_by(entry),
             )
     return None
@@ -99,14 +96,12 @@ def learning_rate_not_the_schedulers(log: LearningLog) -> Finding | None:
             "built with never made an update: it drives another optimizer.",
         )
     for entry in log.logs.values():
-        said = [update for update in entry.updates if update.scheduled is not None]
-        wrong = [update for update in said if update.scheduled is False]
-        if len(said) >= ENOUGH_UPDATES and len(wrong) == len(said):
-            rate = wrong[-1].rates[0] if wrong[-1].rates else float("nan")
+        if entry.said >= ENOUGH_UPDATES and not entry.scheduled:
+            rate = entry.rates[0] if entry.rates else float("nan")
             return finding(
                 log,
                 "learning_rate_not_the_schedulers",
-                f"None of {len(said):,} updates used the learning rate of its scheduler: "
+                f"None of {entry.said:,} updates used the learning rate of its scheduler: "
                 f"something else sets it (last used: {rate:g}).",
                 _owned_by(entry),
             )
@@ -116,12 +111,11 @@ def learning_rate_not_the_schedulers(log: LearningLog) -> Finding | None:
 def gradients_never_zeroed(log: LearningLog) -> Finding | None:
     """Gradients of all former steps add up: nobody zeroes them between update and backward."""
     for entry in log.logs.values():
-        known = [update for update in entry.updates if update.zeroed is not None]
-        if len(known) >= ENOUGH_UPDATES and not any(update.zeroed for update in known):
+        if entry.known >= ENOUGH_UPDATES and not entry.zeroed:
             return finding(
                 log,
                 "gradients_never_zeroed",
-                f"After none of {len(known):,} updates were the gradients zeroed before the next "
+                f"After none of {entry.known:,} updates were the gradients zeroed before the next "
                 "backward: they are sums over all steps so far.",
                 _owned_by(entry),
             )
@@ -140,7 +134,9 @@ def accumulation_wrong_divisor(log: LearningLog) -> Finding | None:
     if divisor < 2 or any(abs(ratio - divisor) > 1e-3 * divisor for ratio in ratios):
         return None
     (entry,) = log.logs.values()
-    steps = [update.step for update in entry.updates]
+    if entry.updates != entry.steps:
+        return None
+    steps = entry.first_steps  # all of them: there is a ratio for every step
     gaps = {b - a for a, b in zip([-1, *steps], steps, strict=False)}
     if len(gaps) != 1 or len(steps) < 3 or any(count != 1 for count in log.backwards):
         return None
@@ -161,13 +157,14 @@ def scale_changed_during_accumulation(log: LearningLog) -> Finding | None:
 
     Source: torch.amp examples, gradient accumulation: the scale must stay constant meanwhile.
     """
-    mixed = [values for values in log.scale_values().values() if len(values) > 1]
+    looked_at = log.scale_values().values()
+    mixed = [values for values in looked_at if len(values) > 1]
     if not mixed or log.updates < 2:
         return None
     return finding(
         log,
         "scale_changed_during_accumulation",
-        f"In {len(mixed):,} of {log.updates:,} updates the loss scale changed between the "
+        f"In {len(mixed):,} of {len(looked_at):,} updates the loss scale changed between the "
         "micro-batches that were added up: their gradients have different scales.",
         (f"scales within one update: {', '.join(f'{v:g}' for v in sorted(mixed[0]))}",),
     )
@@ -207,12 +204,17 @@ def loss_scaled_twice(log: LearningLog) -> Finding | None:
 
 
 def loss_never_changes(log: LearningLog) -> Finding | None:
-    """The loss is the same, to the bit, over many updates."""
+    """The loss is the same, to the bit, over many updates.
+
+    One that has never been lower has arrived where it stands.
+    """
     values = log.loss_values()
     last = values[-2 * ENOUGH_UPDATES :]
     if log.updates < 2 * ENOUGH_UPDATES or len(last) < 2 * ENOUGH_UPDATES:
         return None
     if len(set(last)) != 1 or last[0] == 0:
+        return None
+    if max(values) > min(values) == last[0]:
         return None
     return finding(
         log,
