@@ -400,3 +400,22 @@ def test_without_room_for_a_close_look_the_place_is_still_named(
         assert finding is not None
         assert finding.op == "aten.log.default"
         assert finding.cause == "not_established"
+
+
+def test_the_origin_is_found_through_a_chain_of_five_thousand_operations() -> None:
+    model = nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        y = (model(torch.ones(2, 4)) * 0).log()  # culprit
+        for _ in range(5000):
+            y = y + 1
+        y.mean().backward()
+        optimizer.step()
+
+    finding = nanhunt.hunt(model, step, progress=False, trials=False).finding
+    assert finding is not None
+    assert finding.op == "aten.log.default"
+    assert finding.source is not None
+    assert finding.source.code.endswith("# culprit")

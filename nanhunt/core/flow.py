@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
+from collections.abc import Generator
 from typing import Literal
 
 from nanhunt.core import optable
@@ -23,6 +24,11 @@ from nanhunt.core.storage import Region
 Kind = Literal["nan", "inf"]
 
 _ARITHMETIC, _EXTERNAL, _CONSTANT, _UNINITIALISED = "arithmetic", "external", "constant", "memory"
+
+
+_Output = tuple[Kind, OpRecord, Value]
+# What finds origins asks for those of a bad output by yielding it, and is sent them.
+_Search = Generator[_Output, frozenset["Origin"], frozenset["Origin"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,10 +117,8 @@ class Descent:
         """All origins of a sink, the one to report first in front."""
         origins: set[Origin] = set()
         if sink.region is not None:
-            if sink.nan:
-                origins |= self._of_memory("nan", sink.region, sink.index, None, None)
-            if sink.inf:
-                origins |= self._of_memory("inf", sink.region, sink.index, None, None)
+            for kind in _kinds(sink):
+                origins |= self._found(self._of_memory(kind, sink.region, sink.index, None, None))
         return sorted(origins, key=lambda origin: origin.order)
 
     def of_inputs(self, record: OpRecord) -> list[Origin]:
@@ -122,10 +126,31 @@ class Descent:
         origins: set[Origin] = set()
         for value in record.inputs:
             for kind in _kinds(value):
-                origins |= self._of_input(kind, value, record)
+                origins |= self._found(self._of_input(kind, value, record))
         return sorted(origins, key=lambda origin: origin.order)
 
-    def _of_input(self, kind: Kind, value: Value, record: OpRecord) -> frozenset[Origin]:
+    def _found(self, search: _Search) -> frozenset[Origin]:
+        """Runs a search; those that it asks for wait on a list: chains of operations are long."""
+        waiting: list[tuple[tuple[int, Value, Kind] | None, _Search]] = [(None, search)]
+        answer: frozenset[Origin] | None = None
+        while True:
+            key, running = waiting[-1]
+            try:
+                wanted = next(running) if answer is None else running.send(answer)
+            except StopIteration as done:
+                found: frozenset[Origin] = done.value
+                waiting.pop()
+                if key is None:
+                    return found
+                self._known[key] = answer = found
+                continue
+            kind, record, value = wanted
+            key = (record.index, value, kind)
+            answer = self._known.get(key)
+            if answer is None:
+                waiting.append((key, self._explain(kind, record, value)))
+
+    def _of_input(self, kind: Kind, value: Value, record: OpRecord) -> _Search:
         if value.region is None:
             return frozenset({self._external(kind, value, record)})
         if value.numel == 1 and self._is_literal(value.region):
@@ -133,7 +158,13 @@ class Descent:
             mask = kind == "inf" and not value.posinf and not value.nan
             written = next(iter(record.outputs), value)
             return frozenset({Origin(kind, _CONSTANT, record, written, innocent=mask)})
-        return self._of_memory(kind, value.region, record.index, record, value)
+        return (yield from self._of_memory(kind, value.region, record.index, record, value))
+
+    def _of_inputs(self, kind: Kind, values: list[Value], record: OpRecord) -> _Search:
+        origins: set[Origin] = set()
+        for value in values:
+            origins |= yield from self._of_input(kind, value, record)
+        return frozenset(origins)
 
     def _is_literal(self, region: Region) -> bool:
         writers = self._writers.get(region.key, [])
@@ -146,7 +177,7 @@ class Descent:
         before: int,
         reader: OpRecord | None,
         read: Value | None,
-    ) -> frozenset[Origin]:
+    ) -> _Search:
         origins: set[Origin] = set()
         cleared = max(
             (
@@ -163,30 +194,24 @@ class Descent:
             if record.index < cleared:
                 break
             if getattr(value, kind):
-                origins |= self._of_output(kind, record, value)
+                origins |= yield kind, record, value
             if value.region.covers(region):
                 break
         if not origins:
             origins.add(self._external(kind, read, reader))
         return frozenset(origins)
 
-    def _of_output(self, kind: Kind, record: OpRecord, value: Value) -> frozenset[Origin]:
-        key = (record.index, value, kind)
-        if key not in self._known:
-            self._known[key] = self._explain(kind, record, value)
-        return self._known[key]
-
-    def _explain(self, kind: Kind, record: OpRecord, value: Value) -> frozenset[Origin]:
+    def _explain(self, kind: Kind, record: OpRecord, value: Value) -> _Search:
         if record.packet in optable.LITERALS:
             mask = kind == "inf" and not value.posinf and not value.nan
             return frozenset({Origin(kind, _CONSTANT, record, value, innocent=mask)})
         inputs = _relevant_inputs(record, value)
         same = [entry for entry in inputs if getattr(entry, kind)]
         if same:
-            return frozenset().union(*(self._of_input(kind, entry, record) for entry in same))
+            return (yield from self._of_inputs(kind, same, record))
         infinite = [entry for entry in inputs if entry.inf] if kind == "nan" else []
         if infinite:
-            roots = frozenset().union(*(self._of_input("inf", entry, record) for entry in infinite))
+            roots = yield from self._of_inputs("inf", infinite, record)
             guilty = frozenset(origin for origin in roots if not origin.innocent)
             if guilty:
                 return guilty
@@ -212,7 +237,7 @@ class Descent:
         return Origin(kind, _EXTERNAL, reader, value, innocent=mask)
 
 
-def _kinds(value: Value) -> list[Kind]:
+def _kinds(value: Value | Sink) -> list[Kind]:
     kinds: list[Kind] = []
     if value.nan:
         kinds.append("nan")
