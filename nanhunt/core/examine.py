@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -51,6 +51,25 @@ class Examination:
 Prints = list[tuple[str, tuple[int, int]]]
 
 
+def attempted(look: Callable[[], Examination], facts: StepFacts, notes: list[str]) -> Examination:
+    """Examines a step. What was seen of it stays seen when the examination itself fails.
+
+    Args:
+        look: replays, observes, locates and explains.
+        facts: the step as it was seen; `look` may add to them.
+        notes: gets a line about the failure.
+    """
+    try:
+        return look()
+    except Exception as error:  # noqa: BLE001  whatever it is: out of memory, a mistake of ours
+        told = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        notes.append(f"the step could not be examined: {told}")
+        if not facts.sinks and (facts.named or not facts.suspects):
+            return Examination(None)
+        reason = f"the examination ended in {type(error).__name__}"
+        return Examination(sink_finding(facts), (), f"not_reproduced: {reason}")
+
+
 def same_end(first: Prints, second: Prints) -> str:
     """Compares the bits of parameters, buffers and optimizer states after two runs of a step."""
     return "bit_exact" if sorted(first) == sorted(second) else "symptom"
@@ -96,19 +115,43 @@ class Examiner:
         if self._snapshot.missing:
             return self._without_replay(original)
         plain, plain_error = self._replayer.replay()
+        if plain_error is not None and not plain.bad and type(plain_error) is not type(error):
+            raise plain_error
         quiet = not plain.bad and not original.sinks
         if quiet and error is None and not skipped:
             return Examination(None)  # the screen tripped on finite values
         if not plain.bad and plain_error is None and not skipped:
             return self._not_reproduced(original)
-        return self.locate(same_end(original.prints, plain.prints), sinks_wanted=plain)
+        same = same_end(original.prints, plain.prints)
+        result = self.locate(same, sinks_wanted=plain, error=error)
+        known = (sink.name in result.acquitted for sink in original.sinks)
+        if result.finding is None and error is None and not all(known):
+            return dataclasses.replace(result, finding=sink_finding(original))
+        return result
 
     def locate(
-        self, replay: str, *, scale: float | None = None, sinks_wanted: StepFacts | None = None
+        self,
+        replay: str,
+        *,
+        scale: float | None = None,
+        sinks_wanted: StepFacts | None = None,
+        error: BaseException | None = None,
     ) -> Examination:
-        """Observes the step and describes what it finds."""
+        """Observes the step and describes what it finds.
+
+        Args:
+            replay: how the step compares with its replay.
+            scale: the loss scale, if not the scaler's own.
+            sinks_wanted: what a replay without observation showed.
+            error: what the step raises, if anything.
+
+        Raises:
+            Exception: what the replay raised instead, before anything bad was seen in it.
+        """
         observer = Observer(self._target, Activity(), calls=True)
-        facts, _ = self._replayer.replay(observer, scale=scale)
+        facts, raised = self._replayer.replay(observer, scale=scale)
+        if raised is not None and not facts.bad and type(raised) is not type(error):
+            raise raised
         protected = self._never_masks(observer)
         verdict = judge(observer, facts, protected)
         warnings = tuple(swallowed_findings(observer, self._step, protected))

@@ -23,7 +23,6 @@ from nanhunt.core.history import History
 from nanhunt.core.installed import Installed
 from nanhunt.core.investigate import Investigation
 from nanhunt.core.learning import LearningLog, not_training
-from nanhunt.core.locate import swallowed_findings
 from nanhunt.core.observe import Activity, Observer
 from nanhunt.core.progress import Progress
 from nanhunt.core.raised import add_note, whence
@@ -339,10 +338,7 @@ class Hunt:
             self._learning.ran = observer.modules.names()
             if facts.scaled and next(iter(observer.parts), "") == "clip":
                 self._learning.clipped_scaled = observer.parts["clip"]
-        for warning in swallowed_findings(observer, number, frozenset()):
-            self._ledger.add(warning)
-        if observer.births:
-            self._investigation(number).explain_births(observer.births)
+        self._investigation(number).note_observed(observer)
 
     def _look_into(self, facts: StepFacts, number: int) -> Finding | None:
         """Examines a step when anything about it is suspicious."""
@@ -350,7 +346,8 @@ class Hunt:
         skipped_by_loop = facts.backwards == 0 and self._backwards_before > 0
         self._backwards_before = max(self._backwards_before, facts.backwards)
         if not self._examines:
-            self.bad = self._replayer().what_is_bad(facts) if facts.suspects else ()
+            suspicious = bool(facts.suspects)
+            self.bad = self._investigation(number).what_is_bad(facts) if suspicious else ()
             if self.bad:
                 self.rewind()
             else:

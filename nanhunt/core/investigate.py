@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 
-from nanhunt.core.examine import Examination, Examiner, same_end
+from nanhunt.core.copies import NoMemoryError
+from nanhunt.core.examine import Examination, Examiner, attempted, same_end
 from nanhunt.core.findings import Ledger
-from nanhunt.core.locate import birth_finding
-from nanhunt.core.oprecords import Birth
+from nanhunt.core.locate import birth_finding, swallowed_findings
+from nanhunt.core.observe import Observer
+from nanhunt.core.present import seen_losses
 from nanhunt.core.progress import Progress
 from nanhunt.core.replay import Replayer
 from nanhunt.core.sentinel import StepFacts
 from nanhunt.core.shield import uninterrupted
-from nanhunt.core.state import end_state
+from nanhunt.core.state import Snapshot, end_state
 from nanhunt.core.stats import fingerprint
 from nanhunt.core.trials.prove import Prover
 from nanhunt.report import Finding
@@ -67,59 +70,105 @@ class Investigation:
             skipped: whether the loop itself left out the backward pass.
         """
         self._progress.show(self._number, self._number, "examining")
-        started = time.perf_counter()
-        present = self._replayer.exact_facts()
-        facts.sinks = [*facts.sinks, *present.sinks]
-        facts.prints = present.prints + _loss_prints(facts)
-        after = end_state(self._replayer.snapshot)
-        result = self._examiner.examine(facts, error, skipped)
-        finding = self._conclude(result)
-        if finding is not None:
-            self._note_costs(time.perf_counter() - started)
-            return self._prove(result, finding)
-        if error is None:
-            with uninterrupted():
-                after.restore()
-        return None
+        after: list[Snapshot] = []
+
+        def look() -> Examination:
+            present = self._replayer.exact_facts()
+            facts.sinks = [*facts.sinks, *seen_losses(facts), *present.sinks]
+            facts.named = True
+            facts.prints = present.prints + _loss_prints(facts)
+            after.append(self._end_state())
+            return self._examiner.examine(facts, error, skipped)
+
+        return self._investigate(look, facts, after if error is None else [])
 
     def probe_skip(self, facts: StepFacts) -> Finding | None:
         """A GradScaler skipped: replay with a loss scale of 1, where it ought to be healthy."""
-        started = time.perf_counter()
-        seen = self._replayer.exact_facts().prints + _loss_prints(facts)
-        after = end_state(self._replayer.snapshot)
-        probed, _ = self._replayer.replay(scale=1.0)
-        if any(sink.kind == "gradient" for sink in probed.sinks):
+        after: list[Snapshot] = []
+
+        def look() -> Examination:
+            after.append(self._end_state())
+            seen = self._replayer.exact_facts().prints + _loss_prints(facts)
+            probed, _ = self._replayer.replay(scale=1.0)
+            if not any(sink.kind == "gradient" for sink in probed.sinks):
+                return Examination(None)
+            facts.sinks = probed.sinks
+            self._ledger.notes.append(
+                "GradScaler skipped this step; replayed with a loss scale of 1 the gradients "
+                "are still not finite, so lowering the scale will not help"
+            )
             again, _ = self._replayer.replay()
-            result = self._examiner.locate(same_end(seen, again.prints), scale=1.0)
-            finding = self._conclude(result)
-            if finding is not None:
-                self._ledger.notes.append(
-                    "GradScaler skipped this step; replayed with a loss scale of 1 the gradients "
-                    "are still not finite, so lowering the scale will not help"
-                )
-                self._note_costs(time.perf_counter() - started)
-                return self._prove(result, finding, scale=1.0)
-        with uninterrupted():
-            after.restore()
+            return self._examiner.locate(same_end(seen, again.prints), scale=1.0)
+
+        return self._investigate(look, facts, after, scale=1.0)
+
+    def note_observed(self, observer: Observer) -> None:
+        """Takes over warnings and ComplexHalf births of a step that was observed as it ran."""
+        explained = 0
+        after: list[Snapshot] = []
+
+        def look() -> Examination:
+            nonlocal explained
+            for warning in swallowed_findings(observer, self._number, frozenset()):
+                self._ledger.add(warning)
+            if observer.births and not self._replayer.snapshot.missing:
+                after.append(self._end_state())
+                for birth in observer.births[:_BIRTHS_EXPLAINED]:
+                    result = self._examiner.explain_birth(birth, self._number)
+                    finding = self._conclude(result)
+                    if finding is not None:
+                        self._prove(result, finding)
+                    explained += 1
+            return Examination(None)
+
+        attempted(look, StepFacts(), self._ledger.notes)
+        for birth in observer.births[explained:]:
+            self._ledger.add(birth_finding(birth, self._number))
+        if after:
+            with uninterrupted():
+                after[0].restore()
+
+    def what_is_bad(self, facts: StepFacts) -> tuple[str, ...]:
+        """Names what is not finite at the end of a step whose screens tripped."""
+        names: list[str] = []
+
+        def look() -> Examination:
+            names.extend(self._replayer.what_is_bad(facts))
+            return Examination(None)
+
+        failed = attempted(look, facts, self._ledger.notes).finding is not None
+        return tuple(facts.suspects if failed else names)
+
+    def _investigate(
+        self,
+        look: Callable[[], Examination],
+        facts: StepFacts,
+        after: list[Snapshot],
+        scale: float | None = None,
+    ) -> Finding | None:
+        """Looks, and tries remedies for what is found; else puts back the step's end, if kept."""
+        started = time.perf_counter()
+        result = attempted(look, facts, self._ledger.notes)
+        finding = self._conclude(result)
+        if finding is not None:
+            self._note_costs(time.perf_counter() - started)
+            return self._prove(result, finding, scale)
+        for end in after:
+            with uninterrupted():
+                end.restore()
         return None
 
-    def explain_births(self, births: list[Birth]) -> None:
-        """Finds out why operations of a step made ComplexHalf."""
-        if self._replayer.snapshot.missing:
-            explained, rest = [], births
-        else:
-            explained, rest = births[:_BIRTHS_EXPLAINED], births[_BIRTHS_EXPLAINED:]
-            after = end_state(self._replayer.snapshot)
-        for birth in explained:
-            result = self._examiner.explain_birth(birth, self._number)
-            finding = self._conclude(result)
-            if finding is not None:
-                self._prove(result, finding)
-        for birth in rest:
-            self._ledger.add(birth_finding(birth, self._number))
-        if explained:
-            with uninterrupted():
-                after.restore()
+    def _end_state(self) -> Snapshot:
+        """The end of the step, to come back to.
+
+        Raises:
+            NoMemoryError: there is no room for it, so nothing must be replayed.
+        """
+        kept = self._replayer.snapshot
+        end = end_state(kept)
+        if end.missing and not kept.missing:
+            raise NoMemoryError(end.missing)
+        return end
 
     def _conclude(self, result: Examination) -> Finding | None:
         self._ledger.acquitted |= set(result.acquitted)

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from nanhunt.core.examine import Examiner, sink_finding
+from nanhunt.core.examine import Examination, Examiner, attempted, sink_finding
 from nanhunt.core.findings import Ledger, listed, working_scalers
 from nanhunt.core.flow import Sink
 from nanhunt.core.observe import Activity, Observer
-from nanhunt.core.present import confirmed
+from nanhunt.core.present import confirmed, seen_losses
 from nanhunt.core.progress import Progress
 from nanhunt.core.replay import Replayer
 from nanhunt.core.rng import RandomState
@@ -171,7 +171,13 @@ class LoopHunt:
         seconds = time.perf_counter() - self._started
         if self._observer is not None:
             self._ledger.costs["observed_step_seconds"] = seconds
-            self._ledger.note_first_step(self._observer)
+            observer = self._observer
+
+            def note() -> Examination:
+                self._ledger.note_first_step(observer)
+                return Examination(None)
+
+            attempted(note, facts, self._ledger.notes)
         else:
             self._ledger.step_seconds.append(seconds)
         self._look(facts)
@@ -191,7 +197,14 @@ class LoopHunt:
     def _look(self, facts: StepFacts) -> None:
         if not facts.suspects:
             return
-        if confirmed(facts, self._target, self._optimizers, self._ledger.acquitted):
+        bad: list[Sink] = []
+
+        def look() -> Examination:
+            bad.extend(confirmed(facts, self._target, self._optimizers, self._ledger.acquitted))
+            return Examination(None)
+
+        failed = attempted(look, facts, self._ledger.notes).finding is not None
+        if bad or failed:
             self._caught = facts
         else:
             self._sentinel.test_exactly(facts.suspects)
@@ -258,23 +271,35 @@ class LoopHunt:
         )
         batches = [call.args or call.kwargs for call in self._calls]  # so that they have names
         examiner = Examiner(replayer, batches, step)
-        present = replayer.exact_facts()
-        losses = [Sink("loss", "loss", None, 1, 0, 0) for loss in facts.losses if is_bad(loss)]
-        facts.sinks = [*losses, *present.sinks]
-        if not facts.sinks:
-            return
-        result = examiner.locate("symptom") if not self._snapshot.missing else None
-        finding = result.finding if result is not None else None
-        if finding is None or (finding.phase == "data" and not self._bad_inputs()):
-            finding = self._outside_model(facts, losses)
-        self._ledger.replay = "symptom" if result else f"not_reproduced: {self._snapshot.missing}"
-        self._ledger.notes.append(
-            "replayed from the model's recorded inputs; the loop around it was not run again"
+        result = attempted(
+            lambda: self._look_closely(facts, replayer, examiner), facts, self._ledger.notes
         )
-        self._ledger.add(dataclasses.replace(finding, step=step))
+        if result.finding is None:
+            return
+        self._ledger.replay = result.replay
+        self._ledger.add(dataclasses.replace(result.finding, step=step))
         self._ledger.costs["examination_seconds"] = time.perf_counter() - started
         with uninterrupted():
             self._snapshot.restore()
+
+    def _look_closely(
+        self, facts: StepFacts, replayer: Replayer, examiner: Examiner
+    ) -> Examination:
+        losses = seen_losses(facts)
+        present = replayer.exact_facts()
+        facts.sinks, facts.named = [*losses, *present.sinks], True
+        if not facts.sinks:
+            return Examination(None)
+        if self._snapshot.missing:
+            return Examination(sink_finding(facts), (), f"not_reproduced: {self._snapshot.missing}")
+        result = examiner.locate("symptom")
+        finding = result.finding
+        if finding is None or (finding.phase == "data" and not self._bad_inputs()):
+            finding = self._outside_model(facts, losses)
+        self._ledger.notes.append(
+            "replayed from the model's recorded inputs; the loop around it was not run again"
+        )
+        return dataclasses.replace(result, finding=finding)
 
     def _bad_inputs(self) -> bool:
         return any(

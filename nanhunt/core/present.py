@@ -67,6 +67,13 @@ def bad_losses(losses: Iterable[Tensor]) -> list[Sink]:
     return bad_among([("loss", "loss", loss) for loss in losses])[:1]
 
 
+def seen_losses(facts: StepFacts) -> list[Sink]:
+    """The loss of a step as it was seen, if it was not finite; it may have been a mere number."""
+    if "returned number" in facts.suspects:
+        return [Sink("loss", "loss", None, 1, 0, 0)]
+    return bad_losses(facts.losses)
+
+
 def bad_among(named: Collection[Named]) -> list[Sink]:
     """Those of some tensors that are not finite; one synchronisation when all are."""
     flag = screen(tensor for _, _, tensor in named)

@@ -59,6 +59,7 @@ class StepFacts:
         self.screens: dict[str, Tensor] = {}
         self.suspects: list[str] = []
         self.sinks: list[Sink] = []
+        self.named = False  # whether `sinks` are all that is bad; else `suspects` may be more
         self.prints: list[tuple[str, tuple[int, int]]] = []
         self.returned: Any = None
         self.scaled = False
