@@ -128,7 +128,8 @@ class ScriptWatch:
         self._optimizers.append(weakref.ref(optimizer))
 
     def _before_call(self, module: nn.Module, *_: Any) -> None:
-        if not torch.is_grad_enabled() or not self._undo:
+        # What torch.jit.trace calls is its own copy of a model, to be looked at once.
+        if not torch.is_grad_enabled() or not self._undo or _tracing():
             return
         optimizers = [o for o in (ref() for ref in self._optimizers) if o is not None]
         optimizers = [
@@ -210,6 +211,11 @@ def models_of(optimizers: Iterable[Optimizer]) -> dict[str, nn.Module]:
     # `type(...)` instead of isinstance: proxies in memory may act on `__class__`.
     modules = [thing for thing in gc.get_objects() if issubclass(type(thing), nn.Module)]
     holders = [m for m in modules if _holds(m, wanted)]
+    # A scripted or traced copy shares its parameters with the model it was made from.
+    plain = [m for m in holders if not isinstance(m, torch.jit.ScriptModule)]
+    others = wanted - {id(p) for m in plain for p in m.parameters()}
+    scripted = [m for m in holders if isinstance(m, torch.jit.ScriptModule)]
+    holders = [*plain, *(m for m in scripted if _holds(m, others))]
     inner = {id(child) for m in holders for child in m.modules() if child is not m}
     named: dict[str, nn.Module] = {}
     variables = {id(value): name for name, value in vars(sys.modules["__main__"]).items()}
@@ -232,6 +238,10 @@ def _holds(module: nn.Module, wanted: set[int]) -> bool:
     if not wanted or not hasattr(module, "_parameters"):  # its __init__ has not been run
         return False
     return any(id(parameter) in wanted for parameter in module.parameters())
+
+
+def _tracing() -> bool:
+    return torch._C._get_tracing_state() is not None
 
 
 def script_frames(traceback: types.TracebackType | None, script: str) -> types.TracebackType | None:

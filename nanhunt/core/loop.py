@@ -114,6 +114,8 @@ class LoopHunt:
         activity = Activity()
         with uninterrupted():
             for root in self._target.roots.values():
+                if isinstance(root, torch.jit.ScriptModule):
+                    continue  # it takes no hooks: its calls are not recorded
                 self._handles += [
                     root.register_forward_pre_hook(self._note_call, with_kwargs=True),
                     root.register_forward_hook(self._note_output),
@@ -290,8 +292,9 @@ class LoopHunt:
         facts.sinks, facts.named = [*losses, *present.sinks], True
         if not facts.sinks:
             return Examination(None)
-        if self._snapshot.missing:
-            return Examination(sink_finding(facts), (), f"not_reproduced: {self._snapshot.missing}")
+        missing = self._snapshot.missing or ("" if self._calls else "no call of the model was seen")
+        if missing:
+            return Examination(sink_finding(facts), (), f"not_reproduced: {missing}")
         result = examiner.locate("symptom")
         finding = result.finding
         if finding is None or (finding.phase == "data" and not self._bad_inputs()):

@@ -218,6 +218,39 @@ def test_the_batches_of_an_evaluation_are_not_kept(tmp_path: Path) -> None:
     assert alive <= 3
 
 
+COMPILED_BY_JIT = """
+import torch
+net = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
+optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+{line}
+for scale in (1.0, 1.0, float("inf")):
+    optimizer.zero_grad()
+    {called}(torch.ones(1, 2) * scale).sum().backward()
+    optimizer.step()
+"""
+UNSEEN = "not_reproduced: no call of the model was seen"
+
+
+@pytest.mark.parametrize(
+    ("line", "called", "replay"),
+    [
+        ("traced = torch.jit.trace(net, torch.ones(1, 2))", "net", "symptom"),
+        ("traced = torch.jit.trace(net, torch.ones(1, 2))", "traced", UNSEEN),
+        ("net = torch.jit.script(net)", "net", UNSEEN),
+    ],
+)
+def test_a_script_that_traces_or_scripts_its_model_is_watched(
+    line: str, called: str, replay: str, tmp_path: Path
+) -> None:
+    done = command(told_script(tmp_path, COMPILED_BY_JIT.format(line=line, called=called)))
+    assert done.returncode == 3, done.stderr
+    report = nanhunt.load_report(tmp_path / "train.nanhunt.json")
+    assert report.replay == replay
+    assert report.finding is not None
+    assert report.finding.step == 2
+    assert "loss" in report.finding.reaches
+
+
 # -- the stories --------------------------------------------------------------------------------
 
 INPAINTING = """
