@@ -228,6 +228,113 @@ def test_a_step_without_backward_is_a_warning() -> None:
     assert "has no graph" in fact.text
 
 
+# -- what is not finite ---------------------------------------------------------------------------
+
+
+def not_finite(facts: Preflight) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Names of what is said to be bad, by kind and by when it was."""
+    found = [f for f in facts.facts if f.kind.endswith("_not_finite")]
+    assert all(f.severity == "warning" for f in found)
+    return {(f.kind, f.text.rpartition("Inf) ")[2]): f.names for f in found}
+
+
+BEFORE, IN, AFTER = "before the step", "in the step", "after the step, and finite before it"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_bad_before_the_step_is_named(value: float) -> None:
+    net, x = nn.Sequential(linear(), nn.BatchNorm1d(4)), inputs()
+    net.register_buffer("codebook", torch.ones(3))
+    net.register_buffer("mask", torch.full((3,), float("-inf")))
+    net[1].running_var[1] = net.codebook[0] = value
+    step = train(net, lambda _: net(x).pow(2).sum())
+    expected = ("codebook", "1.running_var")
+    assert not_finite(nanhunt.preflight(net, step)) == {("buffer_not_finite", BEFORE): expected}
+
+    model = linear()
+    model.weight.data[0, 0] = value
+    facts = facts_of(model, lambda _: model(x).clamp(-1, 1).nan_to_num().sum())
+    assert not_finite(facts)["parameter_not_finite", BEFORE] == ("weight",)
+    assert facts.warnings
+
+
+def test_negative_infinity_in_statistics_is_no_mask() -> None:
+    net, x = nn.Sequential(linear(), nn.BatchNorm1d(4)), inputs()
+    net[1].running_mean[0] = float("-inf")
+    facts = facts_of(net, lambda _: net(x).pow(2).sum())
+    assert not_finite(facts) == {("buffer_not_finite", BEFORE): ("1.running_mean",)}
+
+
+def test_a_bad_optimizer_state_is_named() -> None:
+    model, x = linear(), inputs()
+    optimizer = torch.optim.Adam(model.parameters())
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(x).pow(2).sum().backward()
+        optimizer.step()
+
+    step()
+    optimizer.state[model.bias]["exp_avg_sq"][0] = float("inf")
+    found = not_finite(nanhunt.preflight(model, step))
+    assert found == {("state_not_finite", BEFORE): ("optimizer.state[bias].exp_avg_sq",)}
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam, torch.optim.Rprop])
+def test_gradients_that_go_bad_are_named_though_the_step_forgets_them(optimizer: Any) -> None:
+    model, x = linear(), inputs()
+    made = optimizer(model.parameters(), lr=0.01)
+
+    def step() -> None:
+        (model(x) * 0).abs().pow(0.5).sum().backward()  # finite, with a slope that is not
+        made.step()
+        made.zero_grad()
+
+    found = not_finite(nanhunt.preflight(model, step))
+    assert found["gradient_not_finite", IN] == ("weight", "bias")
+    assert ("loss_not_finite", IN) not in found
+    if optimizer is not torch.optim.Rprop:  # that one takes the sign alone
+        assert found["parameter_not_finite", AFTER] == ("weight", "bias")
+
+
+def test_gradients_that_wait_for_an_update_and_a_bad_loss_are_named() -> None:
+    model, x = linear(), inputs()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+    def step() -> None:
+        (model(x) * 0).log().sum().backward()
+
+    found = not_finite(nanhunt.preflight(model, step, optimizer=optimizer))
+    assert found == {
+        ("loss_not_finite", IN): ("loss",),
+        ("gradient_not_finite", IN): ("weight", "bias"),
+    }
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("bad", [False, True])
+def test_gradients_that_only_the_loss_scale_makes_overflow_are_no_warning(
+    fused: bool, bad: bool
+) -> None:
+    model, x = linear(), inputs()
+    optimizer = torch.optim.Adam(model.parameters(), fused=fused)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss = model(x).pow(2).sum()
+        loss = loss + (model(x) * 0).abs().pow(0.5).sum() if bad else loss
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    facts = nanhunt.preflight(model, step)
+    assert "1 skipped" in the(facts, "updates").text
+    expected = {("gradient_not_finite", IN): ("weight", "bias")} if bad else {}
+    assert not_finite(facts) == expected
+    assert scaler.get_scale() == 2.0**127
+
+
 # -- look-alikes, manners -------------------------------------------------------------------------
 
 # These change nothing that a warning is for; what they do is told as plain facts.

@@ -8,14 +8,17 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
 
 from nanhunt.core.census import AutocastWatch, CallCensus, OpCensus, OutputCensus
+from nanhunt.core.flow import Sink
 from nanhunt.core.hunt import Hunt
 from nanhunt.core.modules import ModuleStack, Place
 from nanhunt.core.observe import Activity
+from nanhunt.core.present import bad_gradients, bad_state, seen_losses
 from nanhunt.core.scene import written_at
 from nanhunt.core.sentinel import StepFacts
-from nanhunt.core.stats import dtype_name, is_lazy
+from nanhunt.core.stats import count_bad, dtype_name, is_lazy
 from nanhunt.core.target import parameters_of
 from nanhunt.core.where import source_of
 from nanhunt.errors import UsageError
@@ -23,6 +26,13 @@ from nanhunt.facts import AutocastRegion, Fact, ModuleFacts, ParameterCount, Pre
 from nanhunt.report import Finding
 
 NEAR_OVERFLOW = 2.0  # powers of two: within a factor of four of the largest finite number
+_NOT_FINITE = {  # kinds of what the step holds, and words for them
+    "parameter": "parameter",
+    "buffer": "buffer",
+    "state": "optimizer state",
+    "loss": "loss",
+    "gradient": "gradient",
+}
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
@@ -74,6 +84,8 @@ class _Flight(Hunt):
             raise UsageError(
                 f"a preflight must be able to put everything back: {self._snapshot.missing}"
             )
+        self._bad_before = self._bad_state()
+        self._bad_gradients: dict[str, None] = {}
         self._scales = [s.get_scale() for s in self._scalers if s.is_enabled()]
         self._outputs = OutputCensus()
         activity = Activity()
@@ -95,6 +107,9 @@ class _Flight(Hunt):
         sentinel = self._make_sentinel(activity, None)
         sentinel.before_backward, sentinel.after_update = None, None
         sentinel.after_backward = look
+        sentinel.before_update = lambda optimizer: (
+            None if sentinel._scaler_decides else self._note_gradients(optimizer)
+        )
         self._sentinel = sentinel
         with sentinel, contextlib.ExitStack() as stack:
             for watcher in (self._modules, self._autocast, self._ops, self._calls):
@@ -107,6 +122,8 @@ class _Flight(Hunt):
             stack.close()
             facts = sentinel.finish(returned)
         self._ledger.steps_run += 1
+        self._bad_after = self._bad_state()
+        self._note_waiting_gradients(facts)
         self.result = self._result(facts)
         return None
 
@@ -116,6 +133,58 @@ class _Flight(Hunt):
             self._outputs.note(place, output)
         finally:
             self._ops.quiet = self._calls.quiet = False
+
+    # -- what is not finite -----------------------------------------------------------------------
+
+    def _bad_state(self) -> list[Sink]:
+        """Bad parameters, buffers and optimizer states; a buffer that holds -Inf is a mask."""
+        masks = {
+            name
+            for name, buffer in self._target.buffers()
+            if name.rpartition(".")[2] not in ("running_mean", "running_var")
+            and not any(count_bad(buffer)[:2])
+        }
+        return bad_state(self._target, self._optimizers, masks)
+
+    def _note_gradients(self, *optimizers: Optimizer) -> None:
+        self._ops.quiet = self._calls.quiet = True
+        try:
+            bad = bad_gradients(self._target, optimizers)
+        finally:
+            self._ops.quiet = self._calls.quiet = False
+        self._bad_gradients.update((sink.name, None) for sink in bad)
+
+    def _note_waiting_gradients(self, facts: StepFacts) -> None:
+        """Gradients of updates that did not happen: still to come, or left out by a scaler.
+
+        A loss scale that is too large makes gradients overflow, and is lowered; so in that case
+        the step is run once more, with a scale of 1.
+        """
+        skipped = [optimizer for _, optimizer in facts.skipped]
+        self._note_gradients(*(o for o in self._optimizers if o not in skipped))
+        if skipped:
+            probed, _ = self._replayer().replay(scale=1.0)
+            bad = [sink.name for sink in probed.sinks if sink.kind == "gradient"]
+            self._bad_gradients.update((name, None) for name in bad)
+
+    def _of_state(self, facts: StepFacts) -> Iterable[Fact]:
+        """What is not finite: before the step, the gradients in it, and after it."""
+        before = {str(sink) for sink in self._bad_before}
+        after = [sink for sink in self._bad_after if str(sink) not in before]
+        gradients = [Sink("gradient", name, None, 1, 0, 0) for name in self._bad_gradients]
+        losses = seen_losses(facts)
+        for sinks, when in (
+            (self._bad_before, "before the step"),
+            (losses, "in the step"),
+            (gradients, "in the step"),
+            (after, "after the step, and finite before it"),
+        ):
+            for kind, word in _NOT_FINITE.items():
+                names = tuple(sink.name for sink in sinks if sink.kind == kind)
+                if names:
+                    count = f"{len(names):,} {word}{' is' if len(names) == 1 else 's are'}"
+                    text = f"{count} not finite (NaN or Inf) {when}"
+                    yield Fact(f"{kind}_not_finite", "warning", text, names=names)
 
     def _tell_more(self, error: Exception) -> None:
         """Adds to an exception of the step what may well be behind it."""
@@ -130,7 +199,12 @@ class _Flight(Hunt):
         return {name: (id(grad), grad._version) for name, grad in grads if grad is not None}
 
     def _result(self, facts: StepFacts) -> Preflight:
-        found = [*self._of_graph(facts), *self._of_values(), *self._of_optimizers(facts)]
+        found = [
+            *self._of_state(facts),
+            *self._of_graph(facts),
+            *self._of_values(),
+            *self._of_optimizers(facts),
+        ]
         found += [*self._of_batch_norms(), *self._of_lines()]
         found.sort(key=lambda fact: fact.severity != "warning")
         return Preflight(
