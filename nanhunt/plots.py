@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nanhunt.core.binning import histogram
 from nanhunt.core.stepping.gauges import ACTIVATION, BATCH_NORM, GRADIENT, Gauges, StepGauges
+from nanhunt.core.tensors.binning import histogram
 from nanhunt.errors import UsageError
 from nanhunt.histogram import Histogram
 from nanhunt.render import figures

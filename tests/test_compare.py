@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import nanhunt
 from nanhunt.comparison import Comparison, Pair
 from nanhunt.core.copies import NoMemoryError
-from nanhunt.core.stats import fingerprint
+from nanhunt.core.tensors.stats import fingerprint
 from nanhunt.errors import ReportFormatError, UsageError
 from tests.cases.common import inputs, train
 

@@ -12,8 +12,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nanhunt.core import binning
-from nanhunt.core.binning import histogram
+from nanhunt.core.tensors import binning
+from nanhunt.core.tensors.binning import histogram
 from nanhunt.histogram import Histogram
 
 REAL = [torch.float64, torch.float32, torch.float16, torch.bfloat16]

@@ -186,7 +186,7 @@ def test_rewinding_an_odd_program_gives_the_same_step_again(make: Callable[[], M
 @pytest.mark.filterwarnings("ignore:.*quantiz.*")
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
 def test_quantized_and_sparse_values_are_looked_at_where_they_can_be() -> None:
-    from nanhunt.core.stats import count_bad, real_values, tensor_stats
+    from nanhunt.core.tensors.stats import count_bad, real_values, tensor_stats
 
     quantized = torch.quantize_per_tensor(torch.randn(4), 0.1, 0, torch.qint8)
     assert real_values(quantized) is None

@@ -18,7 +18,7 @@ from stories import (
 from torch import Tensor, nn
 
 import nanhunt
-from nanhunt.core.stats import fingerprint
+from nanhunt.core.tensors.stats import fingerprint
 from nanhunt.errors import ReportFormatError, UsageError
 from nanhunt.facts import Fact, Preflight
 from tests.cases.common import inputs, linear, train

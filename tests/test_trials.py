@@ -18,7 +18,7 @@ from stories import audio_codec, fourier_inpainting, resumed_diffusion, speech_e
 from torch import Tensor, nn
 
 import nanhunt
-from nanhunt.core.stats import fingerprint
+from nanhunt.core.tensors.stats import fingerprint
 from nanhunt.core.trials.island import smallest
 from nanhunt.core.trials.prove import Prover
 from nanhunt.core.trials.widen import modules_in_float32

@@ -22,8 +22,8 @@ from nanhunt.core.calls import autocast_now
 from nanhunt.core.modules import ModuleStack, Place
 from nanhunt.core.opargs import flat
 from nanhunt.core.scene import HALVES
-from nanhunt.core.stats import dtype_name, is_bad, plain_tensors, tensor_stats
 from nanhunt.core.target import Target
+from nanhunt.core.tensors.stats import dtype_name, is_bad, plain_tensors, tensor_stats
 from nanhunt.core.where import CALL_STEP, Line, kind_of
 from nanhunt.report import TensorStats
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nanhunt.comparison import Comparison, Pair
 from nanhunt.core.recording import Recorded, RecordedStep, forget_noise
-from nanhunt.core.stats import is_lazy
+from nanhunt.core.tensors.stats import is_lazy
 from nanhunt.errors import UsageError
 
 NOISY_RUNS = 3

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from nanhunt.core.stats import is_lazy, same_bits
+from nanhunt.core.tensors.stats import is_lazy, same_bits
 
 _SMALL = 1 << 16  # bytes; below this a copy costs no more than the bookkeeping to avoid it
 

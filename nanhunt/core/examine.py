@@ -25,7 +25,7 @@ from nanhunt.core.oprecords import Birth, OpRecord
 from nanhunt.core.replay import Replayer
 from nanhunt.core.scene import Named, Scene
 from nanhunt.core.sentinel import StepFacts
-from nanhunt.core.stats import tensor_stats
+from nanhunt.core.tensors.stats import tensor_stats
 from nanhunt.report import Finding
 
 

@@ -19,7 +19,7 @@ from typing import Literal
 from nanhunt.core import optable
 from nanhunt.core.observe import Observer
 from nanhunt.core.oprecords import OpRecord, Value
-from nanhunt.core.storage import Region
+from nanhunt.core.tensors.storage import Region
 
 Kind = Literal["nan", "inf"]
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from nanhunt.core.stats import largest
 from nanhunt.core.target import Target
+from nanhunt.core.tensors.stats import largest
 
 _KEPT = 64
 _EVERY_STEP_UNTIL = 16

@@ -17,7 +17,7 @@ from nanhunt.core.replay import Replayer
 from nanhunt.core.sentinel import StepFacts
 from nanhunt.core.shield import uninterrupted
 from nanhunt.core.state import Snapshot, end_state
-from nanhunt.core.stats import fingerprint
+from nanhunt.core.tensors.stats import fingerprint
 from nanhunt.core.trials.prove import Prover
 from nanhunt.report import Finding
 

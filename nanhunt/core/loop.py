@@ -29,10 +29,10 @@ from nanhunt.core.rng import RandomState
 from nanhunt.core.sentinel import Sentinel, StepFacts
 from nanhunt.core.shield import uninterrupted
 from nanhunt.core.state import Snapshot
-from nanhunt.core.stats import count_bad, is_bad, plain_tensors
 from nanhunt.core.surroundings import Surroundings
 from nanhunt.core.tape import Tape
 from nanhunt.core.target import Target
+from nanhunt.core.tensors.stats import count_bad, is_bad, plain_tensors
 from nanhunt.report import Finding, Report
 
 _WAITING = 16  # calls in eval mode with gradients on whose inputs are kept for a backward pass

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nanhunt.core.stats import plain_tensors
 from nanhunt.core.target import Target
+from nanhunt.core.tensors.stats import plain_tensors
 
 
 class Item(NamedTuple):

@@ -30,9 +30,9 @@ from nanhunt.core.opargs import (
     written_positions,
 )
 from nanhunt.core.oprecords import Birth, Context, ForwardOp, OpRecord, Value
-from nanhunt.core.stats import count_bad, tensor_stats
-from nanhunt.core.storage import Region, Storages
 from nanhunt.core.target import Target
+from nanhunt.core.tensors.stats import count_bad, tensor_stats
+from nanhunt.core.tensors.storage import Region, Storages
 from nanhunt.core.where import Stack
 
 _T = TypeVar("_T")

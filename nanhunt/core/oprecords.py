@@ -8,7 +8,7 @@ from typing import NamedTuple
 from nanhunt.core import optable
 from nanhunt.core.calls import Call
 from nanhunt.core.modules import Place
-from nanhunt.core.storage import Region
+from nanhunt.core.tensors.storage import Region
 from nanhunt.core.where import Stack
 from nanhunt.report import Frame, TensorStats
 

@@ -18,8 +18,8 @@ from nanhunt.core.observe import Activity
 from nanhunt.core.present import bad_gradients, bad_state, seen_losses
 from nanhunt.core.scene import written_at
 from nanhunt.core.sentinel import StepFacts
-from nanhunt.core.stats import count_bad, dtype_name, is_lazy
 from nanhunt.core.target import parameters_of
+from nanhunt.core.tensors.stats import count_bad, dtype_name, is_lazy
 from nanhunt.core.where import source_of
 from nanhunt.errors import UsageError
 from nanhunt.facts import AutocastRegion, Fact, ModuleFacts, ParameterCount, Preflight

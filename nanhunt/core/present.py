@@ -9,8 +9,8 @@ from torch.optim import Optimizer
 
 from nanhunt.core.flow import Sink
 from nanhunt.core.sentinel import StepFacts
-from nanhunt.core.stats import count_bad, screen
 from nanhunt.core.target import Target
+from nanhunt.core.tensors.stats import count_bad, screen
 
 Named = tuple[str, str, Tensor]
 

@@ -20,7 +20,7 @@ from nanhunt.core.modules import ModuleStack
 from nanhunt.core.observe import Activity
 from nanhunt.core.opargs import flat, is_view, written_positions
 from nanhunt.core.rng import RandomState
-from nanhunt.core.stats import dtype_name, fingerprint, real_values
+from nanhunt.core.tensors.stats import dtype_name, fingerprint, real_values
 from nanhunt.core.where import Stack
 from nanhunt.errors import UsageError
 from nanhunt.report import Finding

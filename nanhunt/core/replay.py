@@ -18,9 +18,9 @@ from nanhunt.core.prints import printed_to, unheard
 from nanhunt.core.sentinel import Sentinel, StepFacts
 from nanhunt.core.shield import uninterrupted
 from nanhunt.core.state import Snapshot
-from nanhunt.core.stats import is_bad
 from nanhunt.core.tape import Tape
 from nanhunt.core.target import Target
+from nanhunt.core.tensors.stats import is_bad
 
 Runner = Callable[[], Any]
 

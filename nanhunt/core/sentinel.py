@@ -27,7 +27,8 @@ from nanhunt.core.flow import Sink
 from nanhunt.core.observe import Activity, Observer
 from nanhunt.core.shield import uninterrupted
 from nanhunt.core.state import Snapshot
-from nanhunt.core.stats import (
+from nanhunt.core.target import Target
+from nanhunt.core.tensors.stats import (
     count_bad,
     exact_screen,
     fingerprint,
@@ -35,7 +36,6 @@ from nanhunt.core.stats import (
     plain_tensors,
     screen,
 )
-from nanhunt.core.target import Target
 
 _T = TypeVar("_T")
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nanhunt.core.stats import is_lazy
+from nanhunt.core.tensors.stats import is_lazy
 from nanhunt.errors import MetaDeviceError, NotAModuleError
 
 

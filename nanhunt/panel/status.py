@@ -5,10 +5,10 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from nanhunt.core.binning import histogram
-from nanhunt.core.stats import dtype_name
 from nanhunt.core.stepping.events import AFTER, BACKWARD, Here
 from nanhunt.core.stepping.stepper import PAUSED, RUNNING
+from nanhunt.core.tensors.binning import histogram
+from nanhunt.core.tensors.stats import dtype_name
 from nanhunt.histogram import Histogram
 from nanhunt.interactive import Hunt
 from nanhunt.render import wording

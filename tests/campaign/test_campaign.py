@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import nanhunt
-from nanhunt.core.stats import fingerprint
+from nanhunt.core.tensors.stats import fingerprint
 from tests.campaign.architectures import NAMES
 from tests.campaign.injections import KINDS, draw
 from tests.campaign.run import injections

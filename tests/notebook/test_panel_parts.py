@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import nanhunt
-from nanhunt.core.binning import histogram
+from nanhunt.core.tensors.binning import histogram
 from nanhunt.panel import board
 from nanhunt.panel.board import PAGE, Board
 from nanhunt.panel.log import Log

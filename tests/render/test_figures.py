@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 import nanhunt
-from nanhunt.core.binning import histogram
+from nanhunt.core.tensors.binning import histogram
 from nanhunt.errors import UsageError
 from nanhunt.render import figures
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nanhunt.core.doctor.contents import Contents, Entry, Keys
 from nanhunt.core.doctor.roles import without_shard
-from nanhunt.core.stats import dtype_name
+from nanhunt.core.tensors.stats import dtype_name
 from nanhunt.diagnosis import Match, Mismatch
 from nanhunt.errors import UsageError
 

@@ -12,7 +12,7 @@ from nanhunt.core.doctor.contents import Contents, Record
 from nanhunt.core.doctor.judge import judge
 from nanhunt.core.doctor.roles import Roles, roles_in
 from nanhunt.core.doctor.scan import Scan, checksums_of, scan_all
-from nanhunt.core.stats import dtype_name
+from nanhunt.core.tensors.stats import dtype_name
 from nanhunt.diagnosis import Diagnosis, Problem
 
 

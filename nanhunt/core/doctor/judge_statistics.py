@@ -13,7 +13,7 @@ from nanhunt.core.doctor.contents import Contents, Entry
 from nanhunt.core.doctor.roles import COUNT, MEAN, VARIANCE, siblings
 from nanhunt.core.doctor.scan import Scan, has_gaps, read_values
 from nanhunt.core.doctor.telling import problem
-from nanhunt.core.stats import dtype_name
+from nanhunt.core.tensors.stats import dtype_name
 from nanhunt.diagnosis import Problem
 
 _RESET = "bad channels reset to mean 0 and variance 1"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nanhunt.core.stats import is_bad
+from nanhunt.core.tensors.stats import is_bad
 from nanhunt.errors import UsageError
 
 

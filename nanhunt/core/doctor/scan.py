@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from nanhunt.core.doctor.contents import Entry, Record, Span
-from nanhunt.core.stats import real_values
+from nanhunt.core.tensors.stats import real_values
 from nanhunt.errors import CheckpointError
 
 # Bytes. Measured on two cores: torch's own threads make smaller pieces slower (12 GB/s at

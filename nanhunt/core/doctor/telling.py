@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nanhunt.core.doctor.contents import Contents, Entry
 from nanhunt.core.doctor.scan import Scan, index_of
-from nanhunt.core.stats import dtype_name
+from nanhunt.core.tensors.stats import dtype_name
 from nanhunt.diagnosis import Problem
 
 

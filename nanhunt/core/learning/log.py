@@ -18,8 +18,8 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from nanhunt.core.sentinel import StepFacts
-from nanhunt.core.stats import as_integers, is_lazy
 from nanhunt.core.target import Target, parameters_of
+from nanhunt.core.tensors.stats import as_integers, is_lazy
 from nanhunt.core.where import Stack
 
 _SAMPLED = 4  # gradients per optimizer that are followed from update to backward

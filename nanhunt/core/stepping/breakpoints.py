@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from nanhunt.core.binning import histogram
 from nanhunt.core.stepping.events import AFTER, BACKWARD, BEFORE, Here
+from nanhunt.core.tensors.binning import histogram
 from nanhunt.errors import UsageError
 
 Condition = str | Callable[[Here], Any] | None

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nanhunt.core.stats import plain_tensors
+from nanhunt.core.tensors.stats import plain_tensors
 
 BEFORE, AFTER, BACKWARD = "before", "after", "backward"
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from nanhunt.core.binning import Counted, Scratch, count, read
-from nanhunt.core.stats import plain_tensors
+from nanhunt.core.tensors.binning import Counted, Scratch, count, read
+from nanhunt.core.tensors.stats import plain_tensors
 from nanhunt.histogram import Histogram
 
 ACTIVATION, GRADIENT = "activation", "gradient"

@@ -12,10 +12,10 @@ from torch.utils.hooks import RemovableHandle
 
 from nanhunt.core.modules import ModuleStack, Place
 from nanhunt.core.observe import Activity
-from nanhunt.core.stats import plain_tensors
 from nanhunt.core.stepping.events import AFTER, BACKWARD, BEFORE, Call, Here
 from nanhunt.core.stepping.gauges import Gauges
 from nanhunt.core.target import Target
+from nanhunt.core.tensors.stats import plain_tensors
 
 Quietly = Callable[[Callable[[], Any]], Any]
 

@@ -11,8 +11,8 @@ from torch.optim import Optimizer
 from nanhunt.core.calls import Call
 from nanhunt.core.causes.half import birth_of
 from nanhunt.core.scene import HALVES, Scene
-from nanhunt.core.stats import dtype_name
 from nanhunt.core.target import Target
+from nanhunt.core.tensors.stats import dtype_name
 from nanhunt.core.trials.patches import in_float32, in_float32_and_back
 from nanhunt.core.trials.remedy import (
     ONE_MODULE,

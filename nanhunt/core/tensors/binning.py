@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from nanhunt.core.stats import dtype_name, real_values, tensor_stats
+from nanhunt.core.tensors.stats import dtype_name, real_values, tensor_stats
 from nanhunt.histogram import Bin, Histogram
 from nanhunt.report import TensorStats
 
@@ -96,7 +96,7 @@ def count(
 
     Args:
         tensor: of any floating-point or complex dtype, shape and layout that
-            `nanhunt.core.stats.real_values` can read. float8 numbers are counted as float32.
+            `nanhunt.core.tensors.stats.real_values` can read. float8 numbers are counted as float32.
         sampled_beyond: how many numbers are sorted into bins at most. Extremes and the counts
             of NaN, infinities, zeros and subnormals are of all numbers in any case.
         scratch: kept by the caller between calls, at most 4 MiB.

@@ -1,0 +1,1 @@
+"""Tensors: numbers taken from tensors, and the memory they stand in."""
