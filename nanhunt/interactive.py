@@ -12,7 +12,7 @@ import torch
 
 from nanhunt.core import hunt as engine
 from nanhunt.core.observe import Activity
-from nanhunt.core.prints import printed_to, unheard
+from nanhunt.core.program.printed import printed_to, unheard
 from nanhunt.core.stepping.ambient import Ambient
 from nanhunt.core.stepping.breakpoints import Breakpoint, Condition
 from nanhunt.core.stepping.events import Here

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from nanhunt.core.prints import printed_to, unheard
+from nanhunt.core.program.printed import printed_to, unheard
 
 
 def test_only_the_marked_thread_is_heard_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:

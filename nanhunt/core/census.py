@@ -18,13 +18,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nanhunt.core import optable
-from nanhunt.core.calls import autocast_now
-from nanhunt.core.modules import ModuleStack, Place
 from nanhunt.core.opargs import flat
+from nanhunt.core.program.module_stack import ModuleStack, Place
+from nanhunt.core.program.source_lines import CALL_STEP, Line, kind_of
+from nanhunt.core.program.target import Target
+from nanhunt.core.program.torch_calls import autocast_now
 from nanhunt.core.scene import HALVES
-from nanhunt.core.target import Target
 from nanhunt.core.tensors.stats import dtype_name, is_bad, plain_tensors, tensor_stats
-from nanhunt.core.where import CALL_STEP, Line, kind_of
 from nanhunt.report import TensorStats
 
 _MOVES = frozenset(

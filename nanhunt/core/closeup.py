@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from nanhunt.core import optable
-from nanhunt.core.calls import Call
 from nanhunt.core.evidence import Look, OpEvidence, bad_mask
 from nanhunt.core.lineage import LightOp, Lineage, Operand
-from nanhunt.core.modules import Place
 from nanhunt.core.opargs import Argument, scalars
 from nanhunt.core.oprecords import Value
-from nanhunt.core.where import Stack
+from nanhunt.core.program.module_stack import Place
+from nanhunt.core.program.source_lines import Stack
+from nanhunt.core.program.torch_calls import Call
 from nanhunt.report import Frame
 
 _HALVES = (torch.float16, torch.bfloat16, torch.complex32)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from nanhunt.core import optable
-from nanhunt.core.calls import Call
 from nanhunt.core.opargs import Argument, flat, named_tensors, scalars, written_positions
 from nanhunt.core.oprecords import Value
 from nanhunt.core.peculiar import AFTER, BEFORE, Table
+from nanhunt.core.program.torch_calls import Call
 from nanhunt.core.tensors.binning import pictured
 from nanhunt.core.tensors.stats import plain_tensors, real_values
 from nanhunt.report import TensorStats

@@ -10,7 +10,7 @@ from torch.amp import GradScaler
 
 from nanhunt.core.locate import birth_finding, swallowed_findings
 from nanhunt.core.observe import Observer
-from nanhunt.core.target import Target
+from nanhunt.core.program.target import Target
 from nanhunt.core.tensors.stats import is_bad
 from nanhunt.errors import UsageError
 from nanhunt.report import Finding, Report

@@ -25,11 +25,11 @@ from nanhunt.core.guard import bundle as bundles
 from nanhunt.core.guard.watch import Loaders
 from nanhunt.core.installed import Installed
 from nanhunt.core.loop import LoopHunt
+from nanhunt.core.program.target import parameters_of
+from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.rng import RandomState
 from nanhunt.core.sentinel import StepFacts
-from nanhunt.core.shield import uninterrupted
 from nanhunt.core.surroundings import Surroundings
-from nanhunt.core.target import parameters_of
 from nanhunt.errors import HuntBusyError
 from nanhunt.report import Report
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from nanhunt.core.target import Target
+from nanhunt.core.program.target import Target
 from nanhunt.core.tensors.stats import largest
 
 _KEPT = 64

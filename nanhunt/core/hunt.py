@@ -24,15 +24,15 @@ from nanhunt.core.installed import Installed
 from nanhunt.core.investigate import Investigation
 from nanhunt.core.learning import LearningLog, not_training
 from nanhunt.core.observe import Activity, Observer
+from nanhunt.core.program.target import Target
+from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.progress import Progress
 from nanhunt.core.raised import add_note, whence
 from nanhunt.core.replay import Past, Replayer
 from nanhunt.core.sentinel import Sentinel, StepFacts
-from nanhunt.core.shield import uninterrupted
 from nanhunt.core.skips import SkipWatch
 from nanhunt.core.state import Snapshot
 from nanhunt.core.surroundings import Surroundings, optimizers_in_memory
-from nanhunt.core.target import Target
 from nanhunt.core.usage import check_first_step, check_step_fn
 from nanhunt.errors import HuntClosedError, UsageError
 from nanhunt.report import Finding, Report

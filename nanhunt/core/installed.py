@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from nanhunt.core.shield import uninterrupted
+from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.surroundings import Surroundings
 from nanhunt.core.tape import Tape, TapedIterator
 from nanhunt.errors import HuntBusyError

@@ -12,10 +12,10 @@ from nanhunt.core.findings import Ledger
 from nanhunt.core.locate import birth_finding, swallowed_findings
 from nanhunt.core.observe import Observer
 from nanhunt.core.present import seen_losses
+from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.progress import Progress
 from nanhunt.core.replay import Replayer
 from nanhunt.core.sentinel import StepFacts
-from nanhunt.core.shield import uninterrupted
 from nanhunt.core.state import Snapshot, end_state
 from nanhunt.core.tensors.stats import fingerprint
 from nanhunt.core.trials.prove import Prover

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 
 from nanhunt.core import optable
-from nanhunt.core.calls import Call
-from nanhunt.core.modules import Place
-from nanhunt.core.where import Stack
+from nanhunt.core.program.module_stack import Place
+from nanhunt.core.program.source_lines import Stack
+from nanhunt.core.program.torch_calls import Call
 
 
 class Operand(NamedTuple):

@@ -23,15 +23,15 @@ from nanhunt.core.findings import Ledger, listed, working_scalers
 from nanhunt.core.flow import Sink
 from nanhunt.core.observe import Activity, Observer
 from nanhunt.core.present import confirmed, seen_losses
+from nanhunt.core.program.target import Target
+from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.progress import Progress
 from nanhunt.core.replay import Replayer
 from nanhunt.core.rng import RandomState
 from nanhunt.core.sentinel import Sentinel, StepFacts
-from nanhunt.core.shield import uninterrupted
 from nanhunt.core.state import Snapshot
 from nanhunt.core.surroundings import Surroundings
 from nanhunt.core.tape import Tape
-from nanhunt.core.target import Target
 from nanhunt.core.tensors.stats import count_bad, is_bad, plain_tensors
 from nanhunt.report import Finding, Report
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nanhunt.core.target import Target
+from nanhunt.core.program.target import Target
 from nanhunt.core.tensors.stats import plain_tensors
 
 

@@ -17,9 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nanhunt.core import optable
-from nanhunt.core.calls import Call, CallWatch
 from nanhunt.core.closeup import Closeup
-from nanhunt.core.modules import RECOMPUTE, ModuleStack
 from nanhunt.core.opargs import (
     Argument,
     flat,
@@ -30,10 +28,12 @@ from nanhunt.core.opargs import (
     written_positions,
 )
 from nanhunt.core.oprecords import Birth, Context, ForwardOp, OpRecord, Value
-from nanhunt.core.target import Target
+from nanhunt.core.program.module_stack import RECOMPUTE, ModuleStack
+from nanhunt.core.program.source_lines import Stack
+from nanhunt.core.program.target import Target
+from nanhunt.core.program.torch_calls import Call, CallWatch
 from nanhunt.core.tensors.stats import count_bad, tensor_stats
 from nanhunt.core.tensors.storage import Region, Storages
-from nanhunt.core.where import Stack
 
 _T = TypeVar("_T")
 _MAX_BIRTHS = 32

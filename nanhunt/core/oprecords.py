@@ -6,10 +6,10 @@ import dataclasses
 from typing import NamedTuple
 
 from nanhunt.core import optable
-from nanhunt.core.calls import Call
-from nanhunt.core.modules import Place
+from nanhunt.core.program.module_stack import Place
+from nanhunt.core.program.source_lines import Stack
+from nanhunt.core.program.torch_calls import Call
 from nanhunt.core.tensors.storage import Region
-from nanhunt.core.where import Stack
 from nanhunt.report import Frame, TensorStats
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nanhunt.core.flow import Sink
+from nanhunt.core.program.target import Target
 from nanhunt.core.sentinel import StepFacts
-from nanhunt.core.target import Target
 from nanhunt.core.tensors.stats import count_bad, screen
 
 Named = tuple[str, str, Tensor]

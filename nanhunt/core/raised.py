@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from nanhunt.core.observe import Activity
-from nanhunt.core.target import Target
+from nanhunt.core.program.target import Target
 
 
 def whence(error: BaseException, step: int, target: Target, activity: Activity) -> str:

@@ -14,14 +14,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from nanhunt.comparison import OpSide
-from nanhunt.core.calls import CallWatch
 from nanhunt.core.hunt import Hunt
-from nanhunt.core.modules import ModuleStack
 from nanhunt.core.observe import Activity
 from nanhunt.core.opargs import flat, is_view, written_positions
+from nanhunt.core.program.module_stack import ModuleStack
+from nanhunt.core.program.source_lines import Stack
+from nanhunt.core.program.torch_calls import CallWatch
 from nanhunt.core.rng import RandomState
 from nanhunt.core.tensors.stats import dtype_name, fingerprint, real_values
-from nanhunt.core.where import Stack
 from nanhunt.errors import UsageError
 from nanhunt.report import Finding
 

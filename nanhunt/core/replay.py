@@ -14,12 +14,12 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from nanhunt.core.observe import Observer
-from nanhunt.core.prints import printed_to, unheard
+from nanhunt.core.program.printed import printed_to, unheard
+from nanhunt.core.program.target import Target
+from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.sentinel import Sentinel, StepFacts
-from nanhunt.core.shield import uninterrupted
 from nanhunt.core.state import Snapshot
 from nanhunt.core.tape import Tape
-from nanhunt.core.target import Target
 from nanhunt.core.tensors.stats import is_bad
 
 Runner = Callable[[], Any]

@@ -16,7 +16,7 @@ from nanhunt.core.flow import Origin
 from nanhunt.core.history import Growth
 from nanhunt.core.lineage import LightOp, Lineage, Operand
 from nanhunt.core.locate import Outside
-from nanhunt.core.where import Line, source_of
+from nanhunt.core.program.source_lines import Line, source_of
 from nanhunt.report import Finding, TensorStats
 
 HALVES = (torch.float16, torch.bfloat16, torch.complex32)

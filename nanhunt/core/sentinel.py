@@ -25,9 +25,9 @@ from torch.optim.optimizer import (
 
 from nanhunt.core.flow import Sink
 from nanhunt.core.observe import Activity, Observer
-from nanhunt.core.shield import uninterrupted
+from nanhunt.core.program.target import Target
+from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.state import Snapshot
-from nanhunt.core.target import Target
 from nanhunt.core.tensors.stats import (
     count_bad,
     exact_screen,

@@ -12,10 +12,10 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from nanhunt.core.copies import Copies, NoMemoryError, check_room
+from nanhunt.core.program.target import Target, parameters_of
+from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.rng import RandomState
-from nanhunt.core.shield import uninterrupted
 from nanhunt.core.surroundings import ContainerState, Slot, Surroundings, stands_for
-from nanhunt.core.target import Target, parameters_of
 from nanhunt.core.tensors.stats import plain_tensors
 
 

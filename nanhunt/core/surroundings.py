@@ -20,8 +20,8 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from nanhunt.core.program.source_lines import is_user_code
 from nanhunt.core.tape import TapedIterator
-from nanhunt.core.where import is_user_code
 
 _MAX_OBJECTS = 5000
 _MAX_ITEMS = 256

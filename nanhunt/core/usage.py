@@ -7,8 +7,8 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from nanhunt.core.program.target import Target
 from nanhunt.core.sentinel import StepFacts
-from nanhunt.core.target import Target
 from nanhunt.errors import NoBackwardError, NoOptimizerError, StepFunctionError
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from IPython.display import display
 
-from nanhunt.core.prints import printed_to
+from nanhunt.core.program.printed import printed_to
 from nanhunt.core.stepping.ambient import Ambient
 from nanhunt.core.stepping.stepper import FINISH, IDLE, INTO, OUT, OVER, RESUME, RUNNING
 from nanhunt.errors import NanhuntError
@@ -355,7 +355,7 @@ def _last_lines(error: BaseException) -> str:
     """An exception of the user's step, as theirs: without the frames of the worker."""
     import traceback
 
-    from nanhunt.core.where import is_user_code
+    from nanhunt.core.program.source_lines import is_user_code
 
     trace = traceback.TracebackException.from_exception(error)
     frames = [frame for frame in trace.stack if is_user_code(frame.filename)]

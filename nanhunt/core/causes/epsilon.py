@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import torch
 
-from nanhunt.core.calls import Call
 from nanhunt.core.causes.catalogue import short
 from nanhunt.core.evidence import OpEvidence
+from nanhunt.core.program.torch_calls import Call
 from nanhunt.core.scene import HALVES, Scene, line_of
 
 _ADDS_EPSILON = frozenset(

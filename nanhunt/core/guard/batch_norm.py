@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nanhunt.core.target import Target
+from nanhunt.core.program.target import Target
 from nanhunt.errors import UsageError
 
 

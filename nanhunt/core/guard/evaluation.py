@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from nanhunt.core.findings import Ledger
 from nanhunt.core.present import bad_state
-from nanhunt.core.shield import uninterrupted
-from nanhunt.core.target import Target
+from nanhunt.core.program.target import Target
+from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.tensors.stats import plain_tensors, real_values
 from nanhunt.errors import PoisonedStateError, UsageError
 

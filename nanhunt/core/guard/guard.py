@@ -19,10 +19,10 @@ from nanhunt.core.guard.undo import Undo
 from nanhunt.core.guard.watch import Watch
 from nanhunt.core.installed import Installed
 from nanhunt.core.present import bad_state, confirmed
+from nanhunt.core.program.target import Target
+from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.sentinel import Sentinel, StepFacts
-from nanhunt.core.shield import uninterrupted
 from nanhunt.core.surroundings import Surroundings
-from nanhunt.core.target import Target
 from nanhunt.errors import GuardStoppedError, PoisonedStateError
 
 POLICIES = {

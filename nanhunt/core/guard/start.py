@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from nanhunt.core.findings import listed, working_scalers
 from nanhunt.core.guard.guard import POLICIES, Guard
-from nanhunt.core.target import Target
+from nanhunt.core.program.target import Target
 from nanhunt.errors import UsageError
 
 

@@ -12,11 +12,11 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from nanhunt.core.guard.watch import Watch
+from nanhunt.core.program.target import Target
+from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.rng import RandomState
-from nanhunt.core.shield import uninterrupted
 from nanhunt.core.state import ScalerState, Snapshot, end_state
 from nanhunt.core.surroundings import Surroundings
-from nanhunt.core.target import Target
 
 
 class Undo:

@@ -20,10 +20,10 @@ from torch.optim.optimizer import (
 )
 
 from nanhunt.core.guard.bundle import Given
+from nanhunt.core.program.target import Target
+from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.rng import RandomState
-from nanhunt.core.shield import uninterrupted
 from nanhunt.core.tape import Tape
-from nanhunt.core.target import Target
 
 _CALLS_KEPT = 8  # inputs of the model's calls in one step
 # A step is one update of each optimizer at least, and no more updates than this: one of them may

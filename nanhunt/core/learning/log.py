@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from nanhunt.core.program.source_lines import Stack
+from nanhunt.core.program.target import Target, parameters_of
 from nanhunt.core.sentinel import StepFacts
-from nanhunt.core.target import Target, parameters_of
 from nanhunt.core.tensors.stats import as_integers, is_lazy
-from nanhunt.core.where import Stack
 
 _SAMPLED = 4  # gradients per optimizer that are followed from update to backward
 _KEPT = 512

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nanhunt.core.learning.log import LearningLog
 from nanhunt.core.learning.telling import ENOUGH_UPDATES, counted, finding
-from nanhunt.core.target import parameters_of
+from nanhunt.core.program.target import parameters_of
 from nanhunt.report import Finding
 
 

@@ -6,7 +6,7 @@ import dataclasses
 
 from nanhunt.core.learning.log import LearningLog, OptimizerLog
 from nanhunt.core.learning.telling import ENOUGH_CALLS, ENOUGH_UPDATES, counted, finding
-from nanhunt.core.target import parameters_of
+from nanhunt.core.program.target import parameters_of
 from nanhunt.report import Finding
 
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from nanhunt.core.modules import ModuleStack, Place
 from nanhunt.core.observe import Activity
+from nanhunt.core.program.module_stack import ModuleStack, Place
+from nanhunt.core.program.target import Target
 from nanhunt.core.stepping.events import AFTER, BACKWARD, BEFORE, Call, Here
 from nanhunt.core.stepping.gauges import Gauges
-from nanhunt.core.target import Target
 from nanhunt.core.tensors.stats import plain_tensors
 
 Quietly = Callable[[Callable[[], Any]], Any]

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanhunt.core.calls import Call
 from nanhunt.core.causes.catalogue import exponent_limit
 from nanhunt.core.causes.epsilon import lost_epsilon
+from nanhunt.core.program.target import Target
+from nanhunt.core.program.torch_calls import Call
 from nanhunt.core.scene import Scene
-from nanhunt.core.target import Target
 from nanhunt.core.trials.remedy import (
     ONE_ARGUMENT,
     ONE_CALL,

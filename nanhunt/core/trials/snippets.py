@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 
-from nanhunt.core.calls import Call, Site
+from nanhunt.core.program.torch_calls import Call, Site
 
 
 class Edit(NamedTuple):

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nanhunt.core.calls import Call
 from nanhunt.core.causes.half import birth_of
+from nanhunt.core.program.target import Target
+from nanhunt.core.program.torch_calls import Call
 from nanhunt.core.scene import HALVES, Scene
-from nanhunt.core.target import Target
 from nanhunt.core.tensors.stats import dtype_name
 from nanhunt.core.trials.patches import in_float32, in_float32_and_back
 from nanhunt.core.trials.remedy import (

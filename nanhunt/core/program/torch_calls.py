@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from nanhunt.core.where import CALL_STEP, kind_of
+from nanhunt.core.program.source_lines import CALL_STEP, kind_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self

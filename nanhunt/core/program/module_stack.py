@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nanhunt.core.target import Target
+from nanhunt.core.program.target import Target
 from nanhunt.core.tensors.stats import plain_tensors, tensor_stats
 from nanhunt.report import Frame
 
