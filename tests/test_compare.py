@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import nanhunt
 from nanhunt.comparison import Comparison, Pair
-from nanhunt.core.copies import NoMemoryError
+from nanhunt.core.snapshot.copies import NoMemoryError
 from nanhunt.core.tensors.stats import fingerprint
 from nanhunt.errors import ReportFormatError, UsageError
 from tests.cases.common import inputs, train
@@ -277,7 +277,7 @@ def test_without_memory_to_put_things_back_nothing_is_changed(
 
     one, other = program(*layers()), program(*layers(), seed=2)
     before = bits(one[0]), bits(other[0])
-    monkeypatch.setattr("nanhunt.core.state.check_room", full)
+    monkeypatch.setattr("nanhunt.core.snapshot.snapshot.check_room", full)
     with pytest.raises(UsageError, match="put everything back: no snapshot"):
         nanhunt.compare(one, other)
     assert (bits(one[0]), bits(other[0])) == before

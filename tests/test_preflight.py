@@ -405,7 +405,7 @@ def test_an_exception_of_the_step_stays_its_own_and_everything_is_put_back() -> 
 def test_without_room_to_put_everything_back_nothing_is_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("nanhunt.core.copies._free_bytes", lambda _: 1)
+    monkeypatch.setattr("nanhunt.core.snapshot.copies._free_bytes", lambda _: 1)
     model, x = linear(), inputs()
     before = [fingerprint(p.detach()) for p in model.parameters()]
     with pytest.raises(UsageError, match="put everything back"):

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from nanhunt.core.tape import Tape
+from nanhunt.core.snapshot.tape import Tape
 
 
 class DataEndedError(Exception):

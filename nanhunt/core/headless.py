@@ -23,13 +23,13 @@ from torch.optim import Optimizer
 
 from nanhunt.core.guard import bundle as bundles
 from nanhunt.core.guard.watch import Loaders
-from nanhunt.core.installed import Installed
 from nanhunt.core.loop import LoopHunt
 from nanhunt.core.program.target import parameters_of
 from nanhunt.core.program.uninterrupted import uninterrupted
-from nanhunt.core.rng import RandomState
 from nanhunt.core.sentinel import StepFacts
-from nanhunt.core.surroundings import Surroundings
+from nanhunt.core.snapshot.installed import Installed
+from nanhunt.core.snapshot.random_state import RandomState
+from nanhunt.core.snapshot.reachable import Surroundings
 from nanhunt.errors import HuntBusyError
 from nanhunt.report import Report
 

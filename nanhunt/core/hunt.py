@@ -15,12 +15,10 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from nanhunt.core.batches import DataEndedError
-from nanhunt.core.course import Course
 from nanhunt.core.examine import Examiner
 from nanhunt.core.findings import Ledger, listed, working_scalers
 from nanhunt.core.findings import last_report as last_report
 from nanhunt.core.history import History
-from nanhunt.core.installed import Installed
 from nanhunt.core.investigate import Investigation
 from nanhunt.core.learning import LearningLog, not_training
 from nanhunt.core.observe import Activity, Observer
@@ -31,8 +29,10 @@ from nanhunt.core.raised import add_note, whence
 from nanhunt.core.replay import Past, Replayer
 from nanhunt.core.sentinel import Sentinel, StepFacts
 from nanhunt.core.skips import SkipWatch
-from nanhunt.core.state import Snapshot
-from nanhunt.core.surroundings import Surroundings, optimizers_in_memory
+from nanhunt.core.snapshot.course import Course
+from nanhunt.core.snapshot.installed import Installed
+from nanhunt.core.snapshot.reachable import Surroundings, optimizers_in_memory
+from nanhunt.core.snapshot.snapshot import Snapshot
 from nanhunt.core.usage import check_first_step, check_step_fn
 from nanhunt.errors import HuntClosedError, UsageError
 from nanhunt.report import Finding, Report

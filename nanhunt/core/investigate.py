@@ -6,7 +6,6 @@ import dataclasses
 import time
 from collections.abc import Callable
 
-from nanhunt.core.copies import NoMemoryError
 from nanhunt.core.examine import Examination, Examiner, attempted, same_end
 from nanhunt.core.findings import Ledger
 from nanhunt.core.locate import birth_finding, swallowed_findings
@@ -16,7 +15,8 @@ from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.progress import Progress
 from nanhunt.core.replay import Replayer
 from nanhunt.core.sentinel import StepFacts
-from nanhunt.core.state import Snapshot, end_state
+from nanhunt.core.snapshot.copies import NoMemoryError
+from nanhunt.core.snapshot.snapshot import Snapshot, end_state
 from nanhunt.core.tensors.stats import fingerprint
 from nanhunt.core.trials.prove import Prover
 from nanhunt.report import Finding

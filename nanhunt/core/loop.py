@@ -27,11 +27,11 @@ from nanhunt.core.program.target import Target
 from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.progress import Progress
 from nanhunt.core.replay import Replayer
-from nanhunt.core.rng import RandomState
 from nanhunt.core.sentinel import Sentinel, StepFacts
-from nanhunt.core.state import Snapshot
-from nanhunt.core.surroundings import Surroundings
-from nanhunt.core.tape import Tape
+from nanhunt.core.snapshot.random_state import RandomState
+from nanhunt.core.snapshot.reachable import Surroundings
+from nanhunt.core.snapshot.snapshot import Snapshot
+from nanhunt.core.snapshot.tape import Tape
 from nanhunt.core.tensors.stats import count_bad, is_bad, plain_tensors
 from nanhunt.report import Finding, Report
 

@@ -20,7 +20,7 @@ from nanhunt.core.opargs import flat, is_view, written_positions
 from nanhunt.core.program.module_stack import ModuleStack
 from nanhunt.core.program.source_lines import Stack
 from nanhunt.core.program.torch_calls import CallWatch
-from nanhunt.core.rng import RandomState
+from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.core.tensors.stats import dtype_name, fingerprint, real_values
 from nanhunt.errors import UsageError
 from nanhunt.report import Finding

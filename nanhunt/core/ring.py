@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from nanhunt.core.state import Snapshot
+from nanhunt.core.snapshot.snapshot import Snapshot
 
 _FIRST_SHARE = 0.8  # of the free memory: the step before is what trials often need
 _FURTHER_SHARE = 0.25  # of the free memory: further ones are a convenience

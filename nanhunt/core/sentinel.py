@@ -27,7 +27,7 @@ from nanhunt.core.flow import Sink
 from nanhunt.core.observe import Activity, Observer
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.uninterrupted import uninterrupted
-from nanhunt.core.state import Snapshot
+from nanhunt.core.snapshot.snapshot import Snapshot
 from nanhunt.core.tensors.stats import (
     count_bad,
     exact_screen,

@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 from nanhunt.core.doctor.writing import name_once
 from nanhunt.core.guard.plain import plain
 from nanhunt.core.program.target import Target, parameters_of
-from nanhunt.core.rng import RandomState
+from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.core.tensors.stats import plain_tensors, same_bits
 
 FORMAT, VERSION = "nanhunt.bundle", 1

@@ -22,8 +22,8 @@ from torch.optim.optimizer import (
 from nanhunt.core.guard.bundle import Given
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.uninterrupted import uninterrupted
-from nanhunt.core.rng import RandomState
-from nanhunt.core.tape import Tape
+from nanhunt.core.snapshot.random_state import RandomState
+from nanhunt.core.snapshot.tape import Tape
 
 _CALLS_KEPT = 8  # inputs of the model's calls in one step
 # A step is one update of each optimizer at least, and no more updates than this: one of them may

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-from nanhunt.core.rng import RandomState
+from nanhunt.core.snapshot.random_state import RandomState
 
 _Entry = tuple[Any, StopIteration | None, RandomState]
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from nanhunt.core.copies import Copies, NoMemoryError, check_room
 from nanhunt.core.program.target import Target, parameters_of
 from nanhunt.core.program.uninterrupted import uninterrupted
-from nanhunt.core.rng import RandomState
-from nanhunt.core.surroundings import ContainerState, Slot, Surroundings, stands_for
+from nanhunt.core.snapshot.copies import Copies, NoMemoryError, check_room
+from nanhunt.core.snapshot.random_state import RandomState
+from nanhunt.core.snapshot.reachable import ContainerState, Slot, Surroundings, stands_for
 from nanhunt.core.tensors.stats import plain_tensors
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from nanhunt.core.batches import Batches
 from nanhunt.core.ring import Ring
-from nanhunt.core.state import Snapshot
-from nanhunt.core.tape import Tape
+from nanhunt.core.snapshot.snapshot import Snapshot
+from nanhunt.core.snapshot.tape import Tape
 from nanhunt.errors import UsageError
 
 

@@ -6,8 +6,8 @@ import threading
 from typing import Any
 
 from nanhunt.core.program.uninterrupted import uninterrupted
-from nanhunt.core.surroundings import Surroundings
-from nanhunt.core.tape import Tape, TapedIterator
+from nanhunt.core.snapshot.reachable import Surroundings
+from nanhunt.core.snapshot.tape import Tape, TapedIterator
 from nanhunt.errors import HuntBusyError
 
 # A step is watched through patches of classes, which come off in the reverse order: two hunts

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from nanhunt.core.program.source_lines import is_user_code
-from nanhunt.core.tape import TapedIterator
+from nanhunt.core.snapshot.tape import TapedIterator
 
 _MAX_OBJECTS = 5000
 _MAX_ITEMS = 256

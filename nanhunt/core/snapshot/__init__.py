@@ -1,0 +1,1 @@
+"""Snapshots: what a step may change, copied, and put back."""
