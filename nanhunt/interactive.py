@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nanhunt.core import hunt as engine
-from nanhunt.core.observe import Activity
+from nanhunt.core.observe.observer import Activity
 from nanhunt.core.program.printed import printed_to, unheard
 from nanhunt.core.stepping.ambient import Ambient
 from nanhunt.core.stepping.breakpoints import Breakpoint, Condition

@@ -89,7 +89,7 @@ def before_the_bad_step() -> list[Tensor]:
 WAYS = [hunted, stepped, looped]
 PLACES = [
     "nanhunt.core.replay.Replayer.replay",
-    "nanhunt.core.observe.Observer.__enter__",
+    "nanhunt.core.observe.observer.Observer.__enter__",
     "nanhunt.core.examine.judge",
     "nanhunt.core.examine.finding_of",
     "nanhunt.core.examine.explained",

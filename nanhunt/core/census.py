@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nanhunt.core import optable
-from nanhunt.core.opargs import flat
+from nanhunt.core.observe import op_table
+from nanhunt.core.observe.op_arguments import flat
 from nanhunt.core.program.module_stack import ModuleStack, Place
 from nanhunt.core.program.source_lines import CALL_STEP, Line, kind_of
 from nanhunt.core.program.target import Target
@@ -30,7 +30,7 @@ from nanhunt.report import TensorStats
 _MOVES = frozenset(
     {"to", "cuda", "cpu", "half", "float", "double", "bfloat16", "type", "detach", "contiguous"}
 )
-_NOT_COMPUTED = optable.UNINITIALISED | optable.WRITES_CONSTANTS | optable.LITERALS
+_NOT_COMPUTED = op_table.UNINITIALISED | op_table.WRITES_CONSTANTS | op_table.LITERALS
 _GRAPH_NODES = 20_000
 OUTSIDE = "(outside the model)"
 
@@ -72,7 +72,7 @@ class OpCensus(TorchDispatchMode):
         if place is not None:
             counter = self.dtypes.setdefault(place.module, Counter())
             counter.update(dtype_name(tensor.dtype) for tensor in results)
-        if optable.packet(str(func)) not in _NOT_COMPUTED:
+        if op_table.packet(str(func)) not in _NOT_COMPUTED:
             written = {id(tensor) for tensor in results}
             given = [t for value in args for _, t in flat(value) if id(t) not in written]
             for tensor in results:

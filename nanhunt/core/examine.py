@@ -20,8 +20,8 @@ from nanhunt.core.locate import (
     swallowed_findings,
 )
 from nanhunt.core.memory import Item, items
-from nanhunt.core.observe import Activity, Observer
-from nanhunt.core.oprecords import Birth, OpRecord
+from nanhunt.core.observe.observer import Activity, Observer
+from nanhunt.core.observe.op_records import Birth, OpRecord
 from nanhunt.core.replay import Replayer
 from nanhunt.core.scene import Named, Scene
 from nanhunt.core.sentinel import StepFacts

@@ -16,9 +16,9 @@ from collections import defaultdict
 from collections.abc import Generator
 from typing import Literal
 
-from nanhunt.core import optable
-from nanhunt.core.observe import Observer
-from nanhunt.core.oprecords import OpRecord, Value
+from nanhunt.core.observe import op_table
+from nanhunt.core.observe.observer import Observer
+from nanhunt.core.observe.op_records import OpRecord, Value
 from nanhunt.core.tensors.storage import Region
 
 Kind = Literal["nan", "inf"]
@@ -168,7 +168,7 @@ class Descent:
 
     def _is_literal(self, region: Region) -> bool:
         writers = self._writers.get(region.key, [])
-        return bool(writers) and writers[0][0].packet in optable.LITERALS
+        return bool(writers) and writers[0][0].packet in op_table.LITERALS
 
     def _of_memory(
         self,
@@ -202,7 +202,7 @@ class Descent:
         return frozenset(origins)
 
     def _explain(self, kind: Kind, record: OpRecord, value: Value) -> _Search:
-        if record.packet in optable.LITERALS:
+        if record.packet in op_table.LITERALS:
             mask = kind == "inf" and not value.posinf and not value.nan
             return frozenset({Origin(kind, _CONSTANT, record, value, innocent=mask)})
         inputs = _relevant_inputs(record, value)
@@ -215,11 +215,11 @@ class Descent:
             guilty = frozenset(origin for origin in roots if not origin.innocent)
             if guilty:
                 return guilty
-            if record.packet in optable.TURNS_MASKS:
+            if record.packet in op_table.TURNS_MASKS:
                 masks = tuple(sorted(roots, key=lambda origin: origin.order))
                 return frozenset({Origin(kind, _ARITHMETIC, record, value, masks)})
             return frozenset(dataclasses.replace(origin, innocent=False) for origin in roots)
-        if record.packet in optable.UNINITIALISED:
+        if record.packet in op_table.UNINITIALISED:
             return frozenset({Origin(kind, _UNINITIALISED, record, value)})
         if record.constant:
             mask = kind == "inf" and not value.posinf and not value.nan
@@ -251,8 +251,8 @@ def _relevant_inputs(record: OpRecord, output: Value) -> list[Value]:
     inputs = list(record.inputs)
     if record.packet.startswith(("aten._foreach_", "aten._fused_")) and output.item is not None:
         return [value for value in inputs if value.item in (None, output.item)]
-    if record.packet in optable.BATCH_NORMS and record.training:
-        statistics = optable.BATCH_NORMS[record.packet][:2]
+    if record.packet in op_table.BATCH_NORMS and record.training:
+        statistics = op_table.BATCH_NORMS[record.packet][:2]
         if output.argument not in statistics:
             return [value for value in inputs if value.argument not in statistics]
         return [value for value in inputs if value.argument in (0, output.argument)]

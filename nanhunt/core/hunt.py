@@ -21,7 +21,7 @@ from nanhunt.core.findings import last_report as last_report
 from nanhunt.core.history import History
 from nanhunt.core.investigate import Investigation
 from nanhunt.core.learning import LearningLog, not_training
-from nanhunt.core.observe import Activity, Observer
+from nanhunt.core.observe.observer import Activity, Observer
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.progress import Progress

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from nanhunt.core.examine import Examination, Examiner, attempted, same_end
 from nanhunt.core.findings import Ledger
 from nanhunt.core.locate import birth_finding, swallowed_findings
-from nanhunt.core.observe import Observer
+from nanhunt.core.observe.observer import Observer
 from nanhunt.core.present import seen_losses
 from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.progress import Progress

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from nanhunt.core import optable
-from nanhunt.core.closeup import Closeup
 from nanhunt.core.flow import Descent, Origin, Sink
-from nanhunt.core.observe import Observer
-from nanhunt.core.oprecords import Birth, Context, OpRecord
+from nanhunt.core.observe import op_table
+from nanhunt.core.observe.closeup import Closeup
+from nanhunt.core.observe.observer import Observer
+from nanhunt.core.observe.op_records import Birth, Context, OpRecord
 from nanhunt.core.sentinel import StepFacts
 from nanhunt.report import Finding, Source, TensorStats
 
@@ -162,7 +162,7 @@ def swallowed_findings(observer: Observer, step: int, never_masks: frozenset[int
             made = origin.record
             if origin.kind != "inf" or origin.source != "arithmetic" or made is None:
                 continue
-            if made.packet in optable.SINGULAR or made.context.phase != "forward":
+            if made.packet in op_table.SINGULAR or made.context.phase != "forward":
                 continue
             source = _source(made.context)
             findings.setdefault(

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from nanhunt.core.census import AutocastWatch, CallCensus, OpCensus, OutputCensus
 from nanhunt.core.flow import Sink
 from nanhunt.core.hunt import Hunt
-from nanhunt.core.observe import Activity
+from nanhunt.core.observe.observer import Activity
 from nanhunt.core.present import bad_gradients, bad_state, seen_losses
 from nanhunt.core.program.module_stack import ModuleStack, Place
 from nanhunt.core.program.source_lines import source_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from nanhunt.core.observe import Activity
+from nanhunt.core.observe.observer import Activity
 from nanhunt.core.program.target import Target
 
 

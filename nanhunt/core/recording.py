@@ -15,8 +15,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from nanhunt.comparison import OpSide
 from nanhunt.core.hunt import Hunt
-from nanhunt.core.observe import Activity
-from nanhunt.core.opargs import flat, is_view, written_positions
+from nanhunt.core.observe.observer import Activity
+from nanhunt.core.observe.op_arguments import flat, is_view, written_positions
 from nanhunt.core.program.module_stack import ModuleStack
 from nanhunt.core.program.source_lines import Stack
 from nanhunt.core.program.torch_calls import CallWatch

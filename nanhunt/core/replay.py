@@ -13,7 +13,7 @@ import torch
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from nanhunt.core.observe import Observer
+from nanhunt.core.observe.observer import Observer
 from nanhunt.core.program.printed import printed_to, unheard
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.uninterrupted import uninterrupted

@@ -9,13 +9,13 @@ import torch
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from nanhunt.core import optable
-from nanhunt.core.closeup import Closeup, Selection
-from nanhunt.core.evidence import OpEvidence
 from nanhunt.core.flow import Origin
 from nanhunt.core.history import Growth
-from nanhunt.core.lineage import LightOp, Lineage, Operand
 from nanhunt.core.locate import Outside
+from nanhunt.core.observe import op_table
+from nanhunt.core.observe.closeup import Closeup, Selection
+from nanhunt.core.observe.evidence import OpEvidence
+from nanhunt.core.observe.lineage import LightOp, Lineage, Operand
 from nanhunt.core.program.source_lines import Line, source_of
 from nanhunt.report import Finding, TensorStats
 
@@ -124,7 +124,7 @@ class Scene:
                 if made is None:
                     continue
                 yield made, operand
-                if made.packet in optable.PASSES_ZERO:
+                if made.packet in op_table.PASSES_ZERO:
                     following += [(made, read) for read in made.inputs]
             waiting = following
 
@@ -135,7 +135,7 @@ class Scene:
             return []
         keys = {o.key for o in light.inputs if o.name == argument}
         for made, _ in self.straight_up(evidence, argument):
-            if made.packet in optable.PASSES_ZERO:
+            if made.packet in op_table.PASSES_ZERO:
                 keys |= {read.key for read in made.inputs}
         return [self.named[key] for key in keys if key in self.named]
 

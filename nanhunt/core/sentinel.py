@@ -24,7 +24,7 @@ from torch.optim.optimizer import (
 )
 
 from nanhunt.core.flow import Sink
-from nanhunt.core.observe import Activity, Observer
+from nanhunt.core.observe.observer import Activity, Observer
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.snapshot.snapshot import Snapshot

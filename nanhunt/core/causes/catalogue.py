@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from nanhunt.core.evidence import OpEvidence
+from nanhunt.core.observe.evidence import OpEvidence
 from nanhunt.core.scene import HALVES, Scene
 
 NOT_ESTABLISHED = "not_established"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from nanhunt.core.causes.catalogue import short
-from nanhunt.core.evidence import OpEvidence
+from nanhunt.core.observe.evidence import OpEvidence
 from nanhunt.core.program.torch_calls import Call
 from nanhunt.core.scene import HALVES, Scene, line_of
 

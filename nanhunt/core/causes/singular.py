@@ -20,8 +20,8 @@ from nanhunt.core.causes.catalogue import (
     singular,
 )
 from nanhunt.core.causes.epsilon import lost_epsilon
-from nanhunt.core.evidence import AtBad
-from nanhunt.core.lineage import LightOp
+from nanhunt.core.observe.evidence import AtBad
+from nanhunt.core.observe.lineage import LightOp
 from nanhunt.core.scene import Scene
 
 _LOGS = ("aten.log", "aten.log2", "aten.log10", "aten.log_")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nanhunt.core import optable
 from nanhunt.core.causes.catalogue import Account, rule
+from nanhunt.core.observe import op_table
 from nanhunt.core.scene import Scene
 
 _STATISTICS = ("running_mean", "running_var")
@@ -110,7 +110,7 @@ def gradient_left_bad(scene: Scene) -> Account | None:
 def negative_running_variance(scene: Scene) -> Account | None:
     """A batch norm in evaluation mode reads a negative running variance."""
     evidence = scene.main
-    if evidence is None or evidence.packet not in optable.EVALUATED_BATCH_NORMS:
+    if evidence is None or evidence.packet not in op_table.EVALUATED_BATCH_NORMS:
         return None
     smallest = evidence.extras.get("smallest_variance", 0.0)
     if smallest + float(evidence.scalars.get("eps", 0.0)) >= 0 or not _nan(scene):

@@ -15,8 +15,8 @@ from nanhunt.core.causes.catalogue import (
     says_overflow,
     short,
 )
-from nanhunt.core.evidence import OpEvidence
 from nanhunt.core.history import Growth
+from nanhunt.core.observe.evidence import OpEvidence
 from nanhunt.core.scene import Scene
 
 _SQUARES = ("addcmul", "mul", "addcmul_")

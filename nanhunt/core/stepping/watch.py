@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from nanhunt.core.observe import Activity
+from nanhunt.core.observe.observer import Activity
 from nanhunt.core.program.module_stack import ModuleStack, Place
 from nanhunt.core.program.target import Target
 from nanhunt.core.stepping.events import AFTER, BACKWARD, BEFORE, Call, Here

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nanhunt.core.observe import Activity, Observer
+from nanhunt.core.observe.observer import Activity, Observer
 from nanhunt.core.replay import Replayer
 from nanhunt.core.scene import Scene
 from nanhunt.core.sentinel import StepFacts

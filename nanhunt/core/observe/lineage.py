@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from nanhunt.core import optable
+from nanhunt.core.observe import op_table
 from nanhunt.core.program.module_stack import Place
 from nanhunt.core.program.source_lines import Stack
 from nanhunt.core.program.torch_calls import Call
@@ -37,7 +37,7 @@ class LightOp(NamedTuple):
     @property
     def packet(self) -> str:
         """The operation without its overload."""
-        return optable.packet(self.op)
+        return op_table.packet(self.op)
 
 
 class Lineage:

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nanhunt.core import optable
-from nanhunt.core.closeup import Closeup
-from nanhunt.core.opargs import (
+from nanhunt.core.observe import op_table
+from nanhunt.core.observe.closeup import Closeup
+from nanhunt.core.observe.op_arguments import (
     Argument,
     flat,
     has_bad_scalar,
@@ -27,7 +27,7 @@ from nanhunt.core.opargs import (
     training_flag,
     written_positions,
 )
-from nanhunt.core.oprecords import Birth, Context, ForwardOp, OpRecord, Value
+from nanhunt.core.observe.op_records import Birth, Context, ForwardOp, OpRecord, Value
 from nanhunt.core.program.module_stack import RECOMPUTE, ModuleStack
 from nanhunt.core.program.source_lines import Stack
 from nanhunt.core.program.target import Target
@@ -161,8 +161,8 @@ class Observer(TorchDispatchMode):
 
     def _keep(self, running: _Running, results: list[tuple[Tensor, Value]]) -> None:
         outputs = [value for _, value in results]
-        op, packet = running.op, optable.packet(running.op)
-        if packet in optable.HIDES and self._reads_gradients(running.inputs):
+        op, packet = running.op, op_table.packet(running.op)
+        if packet in op_table.HIDES and self._reads_gradients(running.inputs):
             self.hides_gradients = True
         bad_in = any(value.bad for value in running.inputs)
         self._note_writes(running.number, results)
@@ -170,7 +170,7 @@ class Observer(TorchDispatchMode):
             self.records.append(self._record(running, outputs))
         elif bad_in and _swallows(op, running.inputs):
             self.swallowed.append(self._record(running, outputs))
-        if bad_in and packet in optable.PREDICATES | optable.PREDICATE_PARTS:
+        if bad_in and packet in op_table.PREDICATES | op_table.PREDICATE_PARTS:
             self.decisions.append(self._record(running, outputs))
         if len(self.births) < _MAX_BIRTHS and _is_birth(running.named, results):
             record = self._record(running, outputs)
@@ -215,14 +215,14 @@ class Observer(TorchDispatchMode):
         return stack
 
     def _record(self, running: _Running, outputs: list[Value]) -> OpRecord:
-        packet = optable.packet(running.op)
+        packet = op_table.packet(running.op)
         return OpRecord(
             index=running.number,
             op=running.op,
             inputs=tuple(value for value in running.inputs if value.bad),
             outputs=tuple(value for value in outputs if value.bad),
             context=self._context(running.stack or Stack(sys._getframe(2)), running.inputs),
-            constant=packet in optable.WRITES_CONSTANTS or has_bad_scalar(running.args),
+            constant=packet in op_table.WRITES_CONSTANTS or has_bad_scalar(running.args),
             training=training_flag(packet, running.args),
         )
 
@@ -254,7 +254,7 @@ class Observer(TorchDispatchMode):
         return any(value.region is not None and value.region.key in keys for value in inputs)
 
     def _outputs(self, running: _Running, out: Any) -> list[tuple[Tensor, Value]]:
-        func, packet = running.func, optable.packet(running.op)
+        func, packet = running.func, op_table.packet(running.op)
         written = written_positions(func)
         results: list[tuple[Tensor, str, int | None, int]] = []
         seen = set()
@@ -302,7 +302,7 @@ def _is_birth(named: list[Argument], results: list[tuple[Tensor, Value]]) -> boo
 
 
 def _swallows(op: str, inputs: list[Value]) -> bool:
-    packet = optable.packet(op)
+    packet = op_table.packet(op)
     if packet in ("aten.div", "aten.div_"):
         return any(value.name == "other" and value.inf for value in inputs)
-    return packet in optable.SWALLOWS_OVERFLOW and any(value.inf for value in inputs)
+    return packet in op_table.SWALLOWS_OVERFLOW and any(value.inf for value in inputs)

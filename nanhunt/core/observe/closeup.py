@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanhunt.core import optable
-from nanhunt.core.evidence import Look, OpEvidence, bad_mask
-from nanhunt.core.lineage import LightOp, Lineage, Operand
-from nanhunt.core.opargs import Argument, scalars
-from nanhunt.core.oprecords import Value
+from nanhunt.core.observe import op_table
+from nanhunt.core.observe.evidence import Look, OpEvidence, bad_mask
+from nanhunt.core.observe.lineage import LightOp, Lineage, Operand
+from nanhunt.core.observe.op_arguments import Argument, scalars
+from nanhunt.core.observe.op_records import Value
 from nanhunt.core.program.module_stack import Place
 from nanhunt.core.program.source_lines import Stack
 from nanhunt.core.program.torch_calls import Call
@@ -149,7 +149,7 @@ class Closeup:
         near = [marks[v.region.key] for v in inputs if v.region and v.region.key in marks]
         if not near or min(near) >= _NEAR or self.main is None:
             return
-        if optable.packet(op) in optable.SOFTMAXES:
+        if op_table.packet(op) in op_table.SOFTMAXES:
             self.main.extras["feeds_softmax"] = 1.0
         for _, value in results:
             if value.region is not None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from nanhunt.core import optable
+from nanhunt.core.observe import op_table
 
 
 class Argument(NamedTuple):
@@ -63,7 +63,7 @@ _WRITTEN: dict[Any, frozenset[int]] = {}
 def written_positions(func: Any) -> frozenset[int]:
     """Positions of the arguments that an operation writes."""
     if func not in _WRITTEN:
-        hidden = optable.HIDDEN_WRITES.get(optable.packet(str(func)), ())
+        hidden = op_table.HIDDEN_WRITES.get(op_table.packet(str(func)), ())
         _WRITTEN[func] = frozenset(hidden) | frozenset(
             position
             for position, argument in enumerate(func._schema.arguments)
@@ -85,5 +85,5 @@ def has_bad_scalar(args: Any) -> bool:
 
 def training_flag(packet: str, args: Any) -> bool:
     """Whether a batch norm runs in training mode."""
-    position = optable.BATCH_NORMS.get(packet, (0, 0, None))[2]
-    return packet in optable.BATCH_NORMS and (position is None or bool(args[position]))
+    position = op_table.BATCH_NORMS.get(packet, (0, 0, None))[2]
+    return packet in op_table.BATCH_NORMS and (position is None or bool(args[position]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
-from nanhunt.core import optable
+from nanhunt.core.observe import op_table
 from nanhunt.core.program.module_stack import Place
 from nanhunt.core.program.source_lines import Stack
 from nanhunt.core.program.torch_calls import Call
@@ -83,7 +83,7 @@ class OpRecord:
     @property
     def packet(self) -> str:
         """The operation without its overload."""
-        return optable.packet(self.op)
+        return op_table.packet(self.op)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,10 +14,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nanhunt.core import optable
-from nanhunt.core.opargs import Argument, flat, named_tensors, scalars, written_positions
-from nanhunt.core.oprecords import Value
-from nanhunt.core.peculiar import AFTER, BEFORE, Table
+from nanhunt.core.observe import op_table
+from nanhunt.core.observe.op_arguments import (
+    Argument,
+    flat,
+    named_tensors,
+    scalars,
+    written_positions,
+)
+from nanhunt.core.observe.op_peculiarities import AFTER, BEFORE, Table
+from nanhunt.core.observe.op_records import Value
 from nanhunt.core.program.torch_calls import Call
 from nanhunt.core.tensors.binning import pictured
 from nanhunt.core.tensors.stats import plain_tensors, real_values
@@ -94,7 +100,7 @@ class OpEvidence:
     @property
     def packet(self) -> str:
         """The operation without its overload."""
-        return optable.packet(self.op)
+        return op_table.packet(self.op)
 
     def bad_input(self, *names: str) -> AtBad | None:
         """The input of one of these names at the bad positions; the first one by default."""
@@ -282,7 +288,7 @@ def _widened(value: Any) -> Any:
 
 
 def _peculiar(table: Table, func: Any, args: Any, kwargs: Any) -> dict[str, float]:
-    look = table.get(optable.packet(str(func)))
+    look = table.get(op_table.packet(str(func)))
     if look is None or any(t.is_meta for t in plain_tensors(list(args))):
         return {}
     try:

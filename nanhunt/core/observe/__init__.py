@@ -1,0 +1,1 @@
+"""Observation: every operation of a step, with what it read and wrote."""
