@@ -88,7 +88,7 @@ def before_the_bad_step() -> list[Tensor]:
 
 WAYS = [hunted, stepped, looped]
 PLACES = [
-    "nanhunt.core.replay.Replayer.replay",
+    "nanhunt.core.watch.replay.Replayer.replay",
     "nanhunt.core.observe.observer.Observer.__enter__",
     "nanhunt.core.examine.judge",
     "nanhunt.core.examine.finding_of",
@@ -193,7 +193,7 @@ def test_a_suspicion_about_finite_values_is_dropped_when_it_cannot_be_examined(
         model(torch.ones(2, 4)).mean().backward()
         optimizer.step()
 
-    monkeypatch.setattr("nanhunt.core.replay.Replayer.replay", fail)
+    monkeypatch.setattr("nanhunt.core.watch.replay.Replayer.replay", fail)
     report = nanhunt.hunt(model, step, steps=3, progress=False)
     assert report.findings == ()
     assert report.steps_run == 3
@@ -207,7 +207,7 @@ def test_a_bad_step_is_undone_unexplained_when_its_names_cannot_be_told(
 
     program = Program()
     with nanhunt.Hunt(program.model, program.step, progress=False, complex_half=False) as hunt:
-        monkeypatch.setattr("nanhunt.core.replay.Replayer.exact_facts", fail)
+        monkeypatch.setattr("nanhunt.core.watch.replay.Replayer.exact_facts", fail)
         hunt.run(5, examine=False)
         assert hunt.position == BAD_AT
         assert "loss" in hunt.bad

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from nanhunt.core.causes import explained
 from nanhunt.core.flow import Origin, Sink
-from nanhunt.core.history import Growth
 from nanhunt.core.locate import (
     Outside,
     birth_finding,
@@ -22,10 +21,11 @@ from nanhunt.core.locate import (
 from nanhunt.core.memory import Item, items
 from nanhunt.core.observe.observer import Activity, Observer
 from nanhunt.core.observe.op_records import Birth, OpRecord
-from nanhunt.core.replay import Replayer
 from nanhunt.core.scene import Named, Scene
-from nanhunt.core.sentinel import StepFacts
 from nanhunt.core.tensors.stats import tensor_stats
+from nanhunt.core.watch.magnitudes import Growth
+from nanhunt.core.watch.replay import Replayer
+from nanhunt.core.watch.sentinel import StepFacts
 from nanhunt.report import Finding
 
 

@@ -26,10 +26,10 @@ from nanhunt.core.guard.watch import Loaders
 from nanhunt.core.loop import LoopHunt
 from nanhunt.core.program.target import parameters_of
 from nanhunt.core.program.uninterrupted import uninterrupted
-from nanhunt.core.sentinel import StepFacts
 from nanhunt.core.snapshot.installed import Installed
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.core.snapshot.reachable import Surroundings
+from nanhunt.core.watch.sentinel import StepFacts
 from nanhunt.errors import HuntBusyError
 from nanhunt.report import Report
 

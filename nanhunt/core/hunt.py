@@ -18,7 +18,6 @@ from nanhunt.core.batches import DataEndedError
 from nanhunt.core.examine import Examiner
 from nanhunt.core.findings import Ledger, listed, working_scalers
 from nanhunt.core.findings import last_report as last_report
-from nanhunt.core.history import History
 from nanhunt.core.investigate import Investigation
 from nanhunt.core.learning import LearningLog, not_training
 from nanhunt.core.observe.observer import Activity, Observer
@@ -26,14 +25,15 @@ from nanhunt.core.program.target import Target
 from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.progress import Progress
 from nanhunt.core.raised import add_note, whence
-from nanhunt.core.replay import Past, Replayer
-from nanhunt.core.sentinel import Sentinel, StepFacts
-from nanhunt.core.skips import SkipWatch
 from nanhunt.core.snapshot.course import Course
 from nanhunt.core.snapshot.installed import Installed
 from nanhunt.core.snapshot.reachable import Surroundings, optimizers_in_memory
 from nanhunt.core.snapshot.snapshot import Snapshot
 from nanhunt.core.usage import check_first_step, check_step_fn
+from nanhunt.core.watch.magnitudes import History
+from nanhunt.core.watch.replay import Past, Replayer
+from nanhunt.core.watch.scaler_skips import SkipWatch
+from nanhunt.core.watch.sentinel import Sentinel, StepFacts
 from nanhunt.errors import HuntClosedError, UsageError
 from nanhunt.report import Finding, Report
 

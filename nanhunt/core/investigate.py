@@ -10,15 +10,15 @@ from nanhunt.core.examine import Examination, Examiner, attempted, same_end
 from nanhunt.core.findings import Ledger
 from nanhunt.core.locate import birth_finding, swallowed_findings
 from nanhunt.core.observe.observer import Observer
-from nanhunt.core.present import seen_losses
 from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.progress import Progress
-from nanhunt.core.replay import Replayer
-from nanhunt.core.sentinel import StepFacts
 from nanhunt.core.snapshot.copies import NoMemoryError
 from nanhunt.core.snapshot.snapshot import Snapshot, end_state
 from nanhunt.core.tensors.stats import fingerprint
 from nanhunt.core.trials.prove import Prover
+from nanhunt.core.watch.present import seen_losses
+from nanhunt.core.watch.replay import Replayer
+from nanhunt.core.watch.sentinel import StepFacts
 from nanhunt.report import Finding
 
 _BIRTHS_EXPLAINED = 4  # ComplexHalf births that get a replay of their own

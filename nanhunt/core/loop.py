@@ -22,17 +22,17 @@ from nanhunt.core.examine import Examination, Examiner, attempted, sink_finding
 from nanhunt.core.findings import Ledger, listed, working_scalers
 from nanhunt.core.flow import Sink
 from nanhunt.core.observe.observer import Activity, Observer
-from nanhunt.core.present import confirmed, seen_losses
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.progress import Progress
-from nanhunt.core.replay import Replayer
-from nanhunt.core.sentinel import Sentinel, StepFacts
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.core.snapshot.reachable import Surroundings
 from nanhunt.core.snapshot.snapshot import Snapshot
 from nanhunt.core.snapshot.tape import Tape
 from nanhunt.core.tensors.stats import count_bad, is_bad, plain_tensors
+from nanhunt.core.watch.present import confirmed, seen_losses
+from nanhunt.core.watch.replay import Replayer
+from nanhunt.core.watch.sentinel import Sentinel, StepFacts
 from nanhunt.report import Finding, Report
 
 _WAITING = 16  # calls in eval mode with gradients on whose inputs are kept for a backward pass

@@ -14,13 +14,13 @@ from nanhunt.core.census import AutocastWatch, CallCensus, OpCensus, OutputCensu
 from nanhunt.core.flow import Sink
 from nanhunt.core.hunt import Hunt
 from nanhunt.core.observe.observer import Activity
-from nanhunt.core.present import bad_gradients, bad_state, seen_losses
 from nanhunt.core.program.module_stack import ModuleStack, Place
 from nanhunt.core.program.source_lines import source_of
 from nanhunt.core.program.target import parameters_of
 from nanhunt.core.scene import written_at
-from nanhunt.core.sentinel import StepFacts
 from nanhunt.core.tensors.stats import count_bad, dtype_name, is_lazy
+from nanhunt.core.watch.present import bad_gradients, bad_state, seen_losses
+from nanhunt.core.watch.sentinel import StepFacts
 from nanhunt.errors import UsageError
 from nanhunt.facts import AutocastRegion, Fact, ModuleFacts, ParameterCount, Preflight
 from nanhunt.report import Finding

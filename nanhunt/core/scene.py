@@ -10,13 +10,13 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from nanhunt.core.flow import Origin
-from nanhunt.core.history import Growth
 from nanhunt.core.locate import Outside
 from nanhunt.core.observe import op_table
 from nanhunt.core.observe.closeup import Closeup, Selection
 from nanhunt.core.observe.evidence import OpEvidence
 from nanhunt.core.observe.lineage import LightOp, Lineage, Operand
 from nanhunt.core.program.source_lines import Line, source_of
+from nanhunt.core.watch.magnitudes import Growth
 from nanhunt.report import Finding, TensorStats
 
 HALVES = (torch.float16, torch.bfloat16, torch.complex32)

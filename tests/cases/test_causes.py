@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from nanhunt.core.causes import RULES, explain
-from nanhunt.core.history import Growth
 from nanhunt.core.observe.closeup import Closeup
 from nanhunt.core.observe.evidence import AtBad, Double, OpEvidence
 from nanhunt.core.scene import Scene
 from nanhunt.core.trials.table import REMEDIES
+from nanhunt.core.watch.magnitudes import Growth
 from nanhunt.report import Finding
 from tests.cases import test_cases as suite
 

@@ -15,9 +15,9 @@ from nanhunt.core.causes.catalogue import (
     says_overflow,
     short,
 )
-from nanhunt.core.history import Growth
 from nanhunt.core.observe.evidence import OpEvidence
 from nanhunt.core.scene import Scene
+from nanhunt.core.watch.magnitudes import Growth
 
 _SQUARES = ("addcmul", "mul", "addcmul_")
 _ROOTS = ("sqrt", "sqrt_")

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from nanhunt.core.findings import Ledger
-from nanhunt.core.present import bad_state
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.tensors.stats import plain_tensors, real_values
+from nanhunt.core.watch.present import bad_state
 from nanhunt.errors import PoisonedStateError, UsageError
 
 

@@ -17,12 +17,12 @@ from nanhunt.core.guard import bundle as bundles
 from nanhunt.core.guard.outcome import GuardEvent, GuardReport
 from nanhunt.core.guard.undo import Undo
 from nanhunt.core.guard.watch import Watch
-from nanhunt.core.present import bad_state, confirmed
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.uninterrupted import uninterrupted
-from nanhunt.core.sentinel import Sentinel, StepFacts
 from nanhunt.core.snapshot.installed import Installed
 from nanhunt.core.snapshot.reachable import Surroundings
+from nanhunt.core.watch.present import bad_state, confirmed
+from nanhunt.core.watch.sentinel import Sentinel, StepFacts
 from nanhunt.errors import GuardStoppedError, PoisonedStateError
 
 POLICIES = {

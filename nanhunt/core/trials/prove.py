@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from nanhunt.core.observe.observer import Activity, Observer
-from nanhunt.core.replay import Replayer
 from nanhunt.core.scene import Scene
-from nanhunt.core.sentinel import StepFacts
 from nanhunt.core.trials.island import GaveUpError, smallest
 from nanhunt.core.trials.remedy import Remedy, Scope
 from nanhunt.core.trials.snippets import Edit
 from nanhunt.core.trials.states import skipped_batch
 from nanhunt.core.trials.table import half_modules, is_half_precision, remedies_for
 from nanhunt.core.trials.widen import modules_in_float32
+from nanhunt.core.watch.replay import Replayer
+from nanhunt.core.watch.sentinel import StepFacts
 from nanhunt.report import Finding, Trial
 
 SECONDS = 120.0  # for all trials of a finding; a person is waiting for the report

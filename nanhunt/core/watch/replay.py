@@ -17,10 +17,10 @@ from nanhunt.core.observe.observer import Observer
 from nanhunt.core.program.printed import printed_to, unheard
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.uninterrupted import uninterrupted
-from nanhunt.core.sentinel import Sentinel, StepFacts
 from nanhunt.core.snapshot.snapshot import Snapshot
 from nanhunt.core.snapshot.tape import Tape
 from nanhunt.core.tensors.stats import is_bad
+from nanhunt.core.watch.sentinel import Sentinel, StepFacts
 
 Runner = Callable[[], Any]
 

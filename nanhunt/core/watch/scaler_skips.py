@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nanhunt.core.sentinel import StepFacts
+from nanhunt.core.watch.sentinel import StepFacts
 
 
 class SkipWatch:

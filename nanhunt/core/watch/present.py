@@ -9,8 +9,8 @@ from torch.optim import Optimizer
 
 from nanhunt.core.flow import Sink
 from nanhunt.core.program.target import Target
-from nanhunt.core.sentinel import StepFacts
 from nanhunt.core.tensors.stats import count_bad, screen
+from nanhunt.core.watch.sentinel import StepFacts
 
 Named = tuple[str, str, Tensor]
 

@@ -1,0 +1,1 @@
+"""The watch over a step, and the replay of one."""
