@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from nanhunt.core.causes import explained
-from nanhunt.core.flow import Origin, Sink
-from nanhunt.core.locate import (
+from nanhunt.core.locate.descent import Origin, Sink
+from nanhunt.core.locate.finding import (
     Outside,
     birth_finding,
     closeup_of,
@@ -18,7 +18,7 @@ from nanhunt.core.locate import (
     judge,
     swallowed_findings,
 )
-from nanhunt.core.memory import Item, items
+from nanhunt.core.locate.starting_tensors import Item, items
 from nanhunt.core.observe.observer import Activity, Observer
 from nanhunt.core.observe.op_records import Birth, OpRecord
 from nanhunt.core.scene import Named, Scene

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.amp import GradScaler
 
-from nanhunt.core.locate import birth_finding, swallowed_findings
+from nanhunt.core.locate.finding import birth_finding, swallowed_findings
 from nanhunt.core.observe.observer import Observer
 from nanhunt.core.program.target import Target
 from nanhunt.core.tensors.stats import is_bad

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from nanhunt.core.examine import Examination, Examiner, attempted, same_end
 from nanhunt.core.findings import Ledger
-from nanhunt.core.locate import birth_finding, swallowed_findings
+from nanhunt.core.locate.finding import birth_finding, swallowed_findings
 from nanhunt.core.observe.observer import Observer
 from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.progress import Progress

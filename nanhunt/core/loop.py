@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from nanhunt.core.examine import Examination, Examiner, attempted, sink_finding
 from nanhunt.core.findings import Ledger, listed, working_scalers
-from nanhunt.core.flow import Sink
+from nanhunt.core.locate.descent import Sink
 from nanhunt.core.observe.observer import Activity, Observer
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.uninterrupted import uninterrupted

@@ -11,8 +11,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from nanhunt.core.census import AutocastWatch, CallCensus, OpCensus, OutputCensus
-from nanhunt.core.flow import Sink
 from nanhunt.core.hunt import Hunt
+from nanhunt.core.locate.descent import Sink
 from nanhunt.core.observe.observer import Activity
 from nanhunt.core.program.module_stack import ModuleStack, Place
 from nanhunt.core.program.source_lines import source_of

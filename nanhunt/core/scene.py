@@ -9,8 +9,8 @@ import torch
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from nanhunt.core.flow import Origin
-from nanhunt.core.locate import Outside
+from nanhunt.core.locate.descent import Origin
+from nanhunt.core.locate.finding import Outside
 from nanhunt.core.observe import op_table
 from nanhunt.core.observe.closeup import Closeup, Selection
 from nanhunt.core.observe.evidence import OpEvidence

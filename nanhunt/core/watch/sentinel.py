@@ -23,7 +23,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from nanhunt.core.flow import Sink
+from nanhunt.core.locate.descent import Sink
 from nanhunt.core.observe.observer import Activity, Observer
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.uninterrupted import uninterrupted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from nanhunt.core.flow import Descent, Origin, Sink
+from nanhunt.core.locate.descent import Descent, Origin, Sink
 from nanhunt.core.observe import op_table
 from nanhunt.core.observe.closeup import Closeup
 from nanhunt.core.observe.observer import Observer
