@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from nanhunt.core.causes.scene import HALVES
 from nanhunt.core.observe import op_table
 from nanhunt.core.observe.op_arguments import flat
 from nanhunt.core.program.module_stack import ModuleStack, Place
 from nanhunt.core.program.source_lines import CALL_STEP, Line, kind_of
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.torch_calls import autocast_now
-from nanhunt.core.scene import HALVES
 from nanhunt.core.tensors.stats import dtype_name, is_bad, plain_tensors, tensor_stats
 from nanhunt.report import TensorStats
 

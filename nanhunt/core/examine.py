@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from nanhunt.core.causes import explained
+from nanhunt.core.causes.scene import Named, Scene
 from nanhunt.core.locate.descent import Origin, Sink
 from nanhunt.core.locate.finding import (
     Outside,
@@ -21,7 +22,6 @@ from nanhunt.core.locate.finding import (
 from nanhunt.core.locate.starting_tensors import Item, items
 from nanhunt.core.observe.observer import Activity, Observer
 from nanhunt.core.observe.op_records import Birth, OpRecord
-from nanhunt.core.scene import Named, Scene
 from nanhunt.core.tensors.stats import tensor_stats
 from nanhunt.core.watch.magnitudes import Growth
 from nanhunt.core.watch.replay import Replayer

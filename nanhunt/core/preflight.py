@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from nanhunt.core.causes.scene import written_at
 from nanhunt.core.census import AutocastWatch, CallCensus, OpCensus, OutputCensus
 from nanhunt.core.hunt import Hunt
 from nanhunt.core.locate.descent import Sink
@@ -17,7 +18,6 @@ from nanhunt.core.observe.observer import Activity
 from nanhunt.core.program.module_stack import ModuleStack, Place
 from nanhunt.core.program.source_lines import source_of
 from nanhunt.core.program.target import parameters_of
-from nanhunt.core.scene import written_at
 from nanhunt.core.tensors.stats import count_bad, dtype_name, is_lazy
 from nanhunt.core.watch.present import bad_gradients, bad_state, seen_losses
 from nanhunt.core.watch.sentinel import StepFacts

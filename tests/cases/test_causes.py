@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from nanhunt.core.causes import RULES, explain
+from nanhunt.core.causes.scene import Scene
 from nanhunt.core.observe.closeup import Closeup
 from nanhunt.core.observe.evidence import AtBad, Double, OpEvidence
-from nanhunt.core.scene import Scene
 from nanhunt.core.trials.table import REMEDIES
 from nanhunt.core.watch.magnitudes import Growth
 from nanhunt.report import Finding

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import torch
 
+from nanhunt.core.causes.scene import HALVES, Scene
 from nanhunt.core.observe.evidence import OpEvidence
-from nanhunt.core.scene import HALVES, Scene
 
 NOT_ESTABLISHED = "not_established"
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 
 from nanhunt.core.causes.catalogue import short
+from nanhunt.core.causes.scene import HALVES, Scene, line_of
 from nanhunt.core.observe.evidence import OpEvidence
 from nanhunt.core.program.torch_calls import Call
-from nanhunt.core.scene import HALVES, Scene, line_of
 
 _ADDS_EPSILON = frozenset(
     f"aten.{name}"

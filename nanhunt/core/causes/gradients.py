@@ -13,8 +13,8 @@ from nanhunt.core.causes.catalogue import (
     says_overflow,
 )
 from nanhunt.core.causes.epsilon import lost_epsilon
+from nanhunt.core.causes.scene import Scene
 from nanhunt.core.observe.evidence import AtBad
-from nanhunt.core.scene import Scene
 
 _DERIVATIVES = "tools/autograd/derivatives.yaml of PyTorch: the formula of this node's backward"
 _DEGENERATE = "torch.linalg documentation: gradients are finite only when values are distinct"

@@ -14,9 +14,9 @@ from nanhunt.core.causes.catalogue import (
     says_overflow,
     short,
 )
+from nanhunt.core.causes.scene import Scene, line_of
 from nanhunt.core.observe.evidence import OpEvidence
 from nanhunt.core.observe.lineage import LightOp
-from nanhunt.core.scene import Scene, line_of
 
 CASTS = frozenset({"aten._to_copy", "aten.copy_", "aten.to"})
 MATMULS = frozenset(

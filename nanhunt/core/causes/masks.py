@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from nanhunt.core.causes.catalogue import Account, rule
-from nanhunt.core.scene import Scene
+from nanhunt.core.causes.scene import Scene
 
 _SUMS = ("aten.add", "aten.sub", "aten.add_", "aten.sub_", "aten.rsub")
 _PRODUCTS = ("aten.mul", "aten.mul_")

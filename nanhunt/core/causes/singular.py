@@ -20,9 +20,9 @@ from nanhunt.core.causes.catalogue import (
     singular,
 )
 from nanhunt.core.causes.epsilon import lost_epsilon
+from nanhunt.core.causes.scene import Scene
 from nanhunt.core.observe.evidence import AtBad
 from nanhunt.core.observe.lineage import LightOp
-from nanhunt.core.scene import Scene
 
 _LOGS = ("aten.log", "aten.log2", "aten.log10", "aten.log_")
 _QUOTIENTS = ("aten.div", "aten.div_", "aten.reciprocal", "aten.rsqrt", "aten.true_divide")

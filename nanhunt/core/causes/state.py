@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from nanhunt.core.causes.catalogue import Account, rule
+from nanhunt.core.causes.scene import Scene
 from nanhunt.core.observe import op_table
-from nanhunt.core.scene import Scene
 
 _STATISTICS = ("running_mean", "running_var")
 

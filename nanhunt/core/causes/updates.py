@@ -15,8 +15,8 @@ from nanhunt.core.causes.catalogue import (
     says_overflow,
     short,
 )
+from nanhunt.core.causes.scene import Scene
 from nanhunt.core.observe.evidence import OpEvidence
-from nanhunt.core.scene import Scene
 from nanhunt.core.watch.magnitudes import Growth
 
 _SQUARES = ("addcmul", "mul", "addcmul_")

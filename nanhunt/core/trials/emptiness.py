@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nanhunt.core.causes.scene import Scene
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.torch_calls import Call
-from nanhunt.core.scene import Scene
 from nanhunt.core.trials.nudges import DIVISORS
 from nanhunt.core.trials.remedy import (
     ONE_ARGUMENT,

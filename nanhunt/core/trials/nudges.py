@@ -12,9 +12,9 @@ from torch import Tensor
 
 from nanhunt.core.causes.catalogue import exponent_limit
 from nanhunt.core.causes.epsilon import lost_epsilon
+from nanhunt.core.causes.scene import Scene
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.torch_calls import Call
-from nanhunt.core.scene import Scene
 from nanhunt.core.trials.remedy import (
     ONE_ARGUMENT,
     ONE_CALL,

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from nanhunt.core.causes.scene import Scene
 from nanhunt.core.observe.observer import Activity, Observer
-from nanhunt.core.scene import Scene
 from nanhunt.core.trials.island import GaveUpError, smallest
 from nanhunt.core.trials.remedy import Remedy, Scope
 from nanhunt.core.trials.snippets import Edit

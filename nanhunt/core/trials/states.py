@@ -12,8 +12,8 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
+from nanhunt.core.causes.scene import Scene
 from nanhunt.core.program.target import Target, parameters_of
-from nanhunt.core.scene import Scene
 from nanhunt.core.trials.remedy import BATCH, ONE_CALL, STATE, UPDATES, Remedy, Scope
 from nanhunt.core.trials.snippets import code
 from nanhunt.core.trials.widen import module_expression

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from nanhunt.core.causes.scene import HALVES, Scene
 from nanhunt.core.program.target import Target
-from nanhunt.core.scene import HALVES, Scene
 from nanhunt.core.trials import emptiness, nudges, states, widen
 from nanhunt.core.trials.remedy import Remedy
 

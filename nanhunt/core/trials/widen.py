@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nanhunt.core.causes.half import birth_of
+from nanhunt.core.causes.scene import HALVES, Scene
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.torch_calls import Call
-from nanhunt.core.scene import HALVES, Scene
 from nanhunt.core.tensors.stats import dtype_name
 from nanhunt.core.trials.patches import in_float32, in_float32_and_back
 from nanhunt.core.trials.remedy import (
