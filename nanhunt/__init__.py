@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from nanhunt.core.guard.later import hunt_bundle as hunt_bundle
     from nanhunt.core.guard.saving import save_guard as save_guard
     from nanhunt.core.guard.start import guard as guard
-    from nanhunt.core.hunt import hunt as hunt
-    from nanhunt.core.hunt import last_report as last_report
+    from nanhunt.core.hunting.hunt import hunt as hunt
+    from nanhunt.core.hunting.hunt import last_report as last_report
     from nanhunt.core.preflight import preflight as preflight
     from nanhunt.diagnosis import Diagnosis as Diagnosis
     from nanhunt.errors import NanhuntError as NanhuntError
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 _HOME = {
     "Hunt": "nanhunt.interactive",
     "last_hunt": "nanhunt.interactive",
-    "hunt": "nanhunt.core.hunt",
-    "last_report": "nanhunt.core.hunt",
+    "hunt": "nanhunt.core.hunting.hunt",
+    "last_report": "nanhunt.core.hunting.hunt",
     "Comparison": "nanhunt.comparison",
     "compare": "nanhunt.core.compare",
     "Diagnosis": "nanhunt.diagnosis",

@@ -3,7 +3,7 @@
 Where the cell's work is one `for` loop (or such loops inside each other, epochs around
 batches), the body of the innermost one is the step and the iterable gives its batches. Then the
 whole step, loss code included, can be undone, replayed and observed. Any other cell is watched
-from outside (`nanhunt.core.loop`).
+from outside (`nanhunt.core.hunting.loop`).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nanhunt.core import hunt as engine
+from nanhunt.core.hunting import hunt as engine
 from nanhunt.core.observe.observer import Activity
 from nanhunt.core.program.printed import printed_to, unheard
 from nanhunt.core.stepping.ambient import Ambient

@@ -144,7 +144,7 @@ class NanhuntMagics(Magics):
         return nanhunt.hunt(**arguments)
 
     def _hunt_cell(self, cell: str, arguments: dict[str, Any]) -> Report:
-        from nanhunt.core.loop import LoopHunt
+        from nanhunt.core.hunting.loop import LoopHunt
 
         shell = self.shell
         assert shell is not None

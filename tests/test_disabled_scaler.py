@@ -14,7 +14,7 @@ from torch import nn
 from torch.amp import GradScaler
 
 import nanhunt
-from nanhunt.core.loop import LoopHunt
+from nanhunt.core.hunting.loop import LoopHunt
 
 BAD_AT = 2
 

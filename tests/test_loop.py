@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nanhunt.core.loop import LoopHunt
+from nanhunt.core.hunting.loop import LoopHunt
 
 
 class Net(nn.Module):

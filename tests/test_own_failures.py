@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import nanhunt
-from nanhunt.core.loop import LoopHunt
+from nanhunt.core.hunting.loop import LoopHunt
 
 BAD_AT = 2
 
@@ -90,9 +90,9 @@ WAYS = [hunted, stepped, looped]
 PLACES = [
     "nanhunt.core.watch.replay.Replayer.replay",
     "nanhunt.core.observe.observer.Observer.__enter__",
-    "nanhunt.core.examine.judge",
-    "nanhunt.core.examine.finding_of",
-    "nanhunt.core.examine.explained",
+    "nanhunt.core.hunting.examine.judge",
+    "nanhunt.core.hunting.examine.finding_of",
+    "nanhunt.core.hunting.examine.explained",
 ]
 ERRORS = [RecursionError, MemoryError, torch.OutOfMemoryError, KeyError]
 
@@ -154,7 +154,7 @@ def test_without_room_to_keep_the_steps_end_nothing_is_replayed(
         present.missing = "no snapshot: no room"
         return present
 
-    monkeypatch.setattr("nanhunt.core.investigate.end_state", no_room)
+    monkeypatch.setattr("nanhunt.core.hunting.investigate.end_state", no_room)
     check(program, hunted(program), "NoMemoryError")
 
 
@@ -166,7 +166,7 @@ def test_ctrl_c_in_an_examination_goes_through(
         raise KeyboardInterrupt
 
     program = Program()
-    monkeypatch.setattr("nanhunt.core.examine.judge", stop)
+    monkeypatch.setattr("nanhunt.core.hunting.examine.judge", stop)
     if way is hunted:
         assert hunted(program).interrupted
         monkeypatch.undo()

@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 
 from nanhunt.core.guard import bundle as bundles
 from nanhunt.core.guard.watch import Loaders
-from nanhunt.core.loop import LoopHunt
+from nanhunt.core.hunting.loop import LoopHunt
 from nanhunt.core.program.target import parameters_of
 from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.snapshot.installed import Installed

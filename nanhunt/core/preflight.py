@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from nanhunt.core.causes.scene import written_at
 from nanhunt.core.census import AutocastWatch, CallCensus, OpCensus, OutputCensus
-from nanhunt.core.hunt import Hunt
+from nanhunt.core.hunting.hunt import Hunt
 from nanhunt.core.locate.descent import Sink
 from nanhunt.core.observe.observer import Activity
 from nanhunt.core.program.module_stack import ModuleStack, Place

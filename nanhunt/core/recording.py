@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from nanhunt.comparison import OpSide
-from nanhunt.core.hunt import Hunt
+from nanhunt.core.hunting.hunt import Hunt
 from nanhunt.core.observe.observer import Activity
 from nanhunt.core.observe.op_arguments import flat, is_view, written_positions
 from nanhunt.core.program.module_stack import ModuleStack

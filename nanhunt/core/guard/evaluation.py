@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nanhunt.core.findings import Ledger
+from nanhunt.core.hunting.ledger import Ledger
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.tensors.stats import plain_tensors, real_values

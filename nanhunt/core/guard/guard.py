@@ -11,11 +11,11 @@ import torch
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from nanhunt.core.findings import Ledger
 from nanhunt.core.guard import bundle as bundles
 from nanhunt.core.guard.outcome import GuardEvent, GuardReport
 from nanhunt.core.guard.undo import Undo
 from nanhunt.core.guard.watch import Watch
+from nanhunt.core.hunting.ledger import Ledger
 from nanhunt.core.locate.descent import Sink
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.uninterrupted import uninterrupted

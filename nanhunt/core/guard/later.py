@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nanhunt.core.guard.bundle import FORMAT, PARTS, VERSION
-from nanhunt.core.hunt import Hunt
+from nanhunt.core.hunting.hunt import Hunt
 from nanhunt.core.program.target import Target, parameters_of
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.errors import CheckpointError, UsageError

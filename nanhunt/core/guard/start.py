@@ -9,8 +9,8 @@ from typing import Any
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from nanhunt.core.findings import listed, working_scalers
 from nanhunt.core.guard.guard import POLICIES, Guard
+from nanhunt.core.hunting.ledger import listed, working_scalers
 from nanhunt.core.program.target import Target
 from nanhunt.errors import UsageError
 

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from nanhunt.core.examine import Examination, Examiner, attempted, sink_finding
-from nanhunt.core.findings import Ledger, listed, working_scalers
+from nanhunt.core.hunting.examine import Examination, Examiner, attempted, sink_finding
+from nanhunt.core.hunting.ledger import Ledger, listed, working_scalers
+from nanhunt.core.hunting.progress import Progress
 from nanhunt.core.locate.descent import Sink
 from nanhunt.core.observe.observer import Activity, Observer
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.uninterrupted import uninterrupted
-from nanhunt.core.progress import Progress
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.core.snapshot.reachable import Surroundings
 from nanhunt.core.snapshot.snapshot import Snapshot

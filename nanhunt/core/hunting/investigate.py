@@ -6,12 +6,12 @@ import dataclasses
 import time
 from collections.abc import Callable
 
-from nanhunt.core.examine import Examination, Examiner, attempted, same_end
-from nanhunt.core.findings import Ledger
+from nanhunt.core.hunting.examine import Examination, Examiner, attempted, same_end
+from nanhunt.core.hunting.ledger import Ledger
+from nanhunt.core.hunting.progress import Progress
 from nanhunt.core.locate.finding import birth_finding, swallowed_findings
 from nanhunt.core.observe.observer import Observer
 from nanhunt.core.program.uninterrupted import uninterrupted
-from nanhunt.core.progress import Progress
 from nanhunt.core.snapshot.copies import NoMemoryError
 from nanhunt.core.snapshot.snapshot import Snapshot, end_state
 from nanhunt.core.tensors.stats import fingerprint

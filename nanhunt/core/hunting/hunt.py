@@ -15,21 +15,21 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from nanhunt.core.batches import DataEndedError
-from nanhunt.core.examine import Examiner
-from nanhunt.core.findings import Ledger, listed, working_scalers
-from nanhunt.core.findings import last_report as last_report
-from nanhunt.core.investigate import Investigation
+from nanhunt.core.hunting.examine import Examiner
+from nanhunt.core.hunting.investigate import Investigation
+from nanhunt.core.hunting.ledger import Ledger, listed, working_scalers
+from nanhunt.core.hunting.ledger import last_report as last_report
+from nanhunt.core.hunting.progress import Progress
+from nanhunt.core.hunting.raised import add_note, whence
+from nanhunt.core.hunting.usage import check_first_step, check_step_fn
 from nanhunt.core.learning import LearningLog, not_training
 from nanhunt.core.observe.observer import Activity, Observer
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.uninterrupted import uninterrupted
-from nanhunt.core.progress import Progress
-from nanhunt.core.raised import add_note, whence
 from nanhunt.core.snapshot.course import Course
 from nanhunt.core.snapshot.installed import Installed
 from nanhunt.core.snapshot.reachable import Surroundings, optimizers_in_memory
 from nanhunt.core.snapshot.snapshot import Snapshot
-from nanhunt.core.usage import check_first_step, check_step_fn
 from nanhunt.core.watch.magnitudes import History
 from nanhunt.core.watch.replay import Past, Replayer
 from nanhunt.core.watch.scaler_skips import SkipWatch
