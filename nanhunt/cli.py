@@ -110,7 +110,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     """Runs a script under watch; what it prints, raises and exits with stays its own."""
-    from nanhunt.core.headless import ScriptWatch, script_frames
+    from nanhunt.core.guard.script import ScriptWatch, script_frames
 
     if not Path(options.script).is_file():
         print(f"nanhunt: {options.script}: there is no such script", file=sys.stderr)

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from nanhunt.core import headless
+from nanhunt.core.guard import script
 
 
 def test_a_module_whose_init_has_not_been_run_is_passed_over() -> None:
     net = torch.nn.Linear(2, 1)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     unborn = object.__new__(torch.nn.Linear)
-    assert net in headless.models_of([optimizer]).values()
+    assert net in script.models_of([optimizer]).values()
     del unborn
 
 
@@ -23,15 +23,15 @@ def test_memory_is_not_searched_again_for_what_no_module_holds(
 ) -> None:
     """An image that is optimized through a network: that is called often, and slowly enough."""
     searches = []
-    find = headless.models_of
+    find = script.models_of
 
     def counted(optimizers: Any) -> Any:
         searches.append(optimizers)
         return find(optimizers)
 
-    monkeypatch.setattr(headless, "models_of", counted)
+    monkeypatch.setattr(script, "models_of", counted)
     network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Tanh()).requires_grad_(False)
-    with headless.ScriptWatch(None) as watch:
+    with script.ScriptWatch(None) as watch:
         image = torch.ones(1, 2, requires_grad=True)
         optimizer = torch.optim.SGD([image], lr=0.1)
         for _ in range(5):
@@ -51,7 +51,7 @@ def test_a_patch_that_the_script_has_put_around_the_own_one_stays() -> None:
     net = torch.nn.Linear(2, 1)
     original, calls = torch.nn.Module.__call__, []
     try:
-        with headless.ScriptWatch(None) as watch:
+        with script.ScriptWatch(None) as watch:
             inner = torch.nn.Module.__call__
 
             def call(module: torch.nn.Module, *inputs: Any) -> Any:
