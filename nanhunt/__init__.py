@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from nanhunt.comparison import Comparison as Comparison
-    from nanhunt.core.compare import compare as compare
+    from nanhunt.core.compare.compare import compare as compare
     from nanhunt.core.doctor.doctor import doctor as doctor
     from nanhunt.core.doctor.recalibrate import recalibrate as recalibrate
     from nanhunt.core.guard.batch_norm import stabilise_batch_norm as stabilise_batch_norm
@@ -43,7 +43,7 @@ _HOME = {
     "hunt": "nanhunt.core.hunting.hunt",
     "last_report": "nanhunt.core.hunting.hunt",
     "Comparison": "nanhunt.comparison",
-    "compare": "nanhunt.core.compare",
+    "compare": "nanhunt.core.compare.compare",
     "Diagnosis": "nanhunt.diagnosis",
     "doctor": "nanhunt.core.doctor.doctor",
     "recalibrate": "nanhunt.core.doctor.recalibrate",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nanhunt.comparison import Comparison, Pair
-from nanhunt.core.recording import Recorded, RecordedStep, forget_noise
+from nanhunt.core.compare.recording import Recorded, RecordedStep, forget_noise
 from nanhunt.core.tensors.stats import is_lazy
 from nanhunt.errors import UsageError
 

@@ -1,0 +1,1 @@
+"""Comparison of a program with a baseline, operation by operation."""
