@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nanhunt.core.guard.start import guard as guard
     from nanhunt.core.hunting.hunt import hunt as hunt
     from nanhunt.core.hunting.hunt import last_report as last_report
-    from nanhunt.core.preflight import preflight as preflight
+    from nanhunt.core.preflight.preflight import preflight as preflight
     from nanhunt.diagnosis import Diagnosis as Diagnosis
     from nanhunt.errors import NanhuntError as NanhuntError
     from nanhunt.facts import Preflight as Preflight
@@ -54,7 +54,7 @@ _HOME = {
     "validate_guard": "nanhunt.core.guard.evaluation",
     "NanhuntError": "nanhunt.errors",
     "Preflight": "nanhunt.facts",
-    "preflight": "nanhunt.core.preflight",
+    "preflight": "nanhunt.core.preflight.preflight",
     "Finding": "nanhunt.report",
     "Report": "nanhunt.report",
     "TensorStats": "nanhunt.report",

@@ -11,10 +11,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from nanhunt.core.causes.scene import written_at
-from nanhunt.core.census import AutocastWatch, CallCensus, OpCensus, OutputCensus
 from nanhunt.core.hunting.hunt import Hunt
 from nanhunt.core.locate.descent import Sink
 from nanhunt.core.observe.observer import Activity
+from nanhunt.core.preflight.census import AutocastWatch, CallCensus, OpCensus, OutputCensus
 from nanhunt.core.program.module_stack import ModuleStack, Place
 from nanhunt.core.program.source_lines import source_of
 from nanhunt.core.program.target import parameters_of

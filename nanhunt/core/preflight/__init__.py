@@ -1,0 +1,1 @@
+"""Preflight: what is worth knowing before a training goes on."""
