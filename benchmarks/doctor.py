@@ -31,7 +31,7 @@ PIECE = 1 << 24
 # Run in a process of its own: seconds, and megabytes beyond those after the import.
 EXAMINE = """
 import json, sys, time
-from nanhunt.core.doctor.doctor import doctor
+from nanhunt.checkpoints.doctor import doctor
 def peak():  # VmHWM, in kB; ru_maxrss would begin with that of the parent
     return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 before = peak()

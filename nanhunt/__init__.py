@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from nanhunt.checkpoints.doctor import doctor as doctor
+    from nanhunt.checkpoints.repair.recalibrate import recalibrate as recalibrate
+    from nanhunt.checkpoints.repair.stabilise import stabilise_batch_norm as stabilise_batch_norm
+    from nanhunt.checkpoints.save_guard import save_guard as save_guard
     from nanhunt.comparison import Comparison as Comparison
     from nanhunt.core.compare.compare import compare as compare
-    from nanhunt.core.doctor.doctor import doctor as doctor
-    from nanhunt.core.doctor.recalibrate import recalibrate as recalibrate
-    from nanhunt.core.guard.batch_norm import stabilise_batch_norm as stabilise_batch_norm
     from nanhunt.core.guard.evaluation import validate_guard as validate_guard
     from nanhunt.core.guard.later import hunt_bundle as hunt_bundle
-    from nanhunt.core.guard.saving import save_guard as save_guard
     from nanhunt.core.guard.start import guard as guard
     from nanhunt.core.hunting.hunt import hunt as hunt
     from nanhunt.core.hunting.hunt import last_report as last_report
@@ -45,12 +45,12 @@ _HOME = {
     "Comparison": "nanhunt.comparison",
     "compare": "nanhunt.core.compare.compare",
     "Diagnosis": "nanhunt.diagnosis",
-    "doctor": "nanhunt.core.doctor.doctor",
-    "recalibrate": "nanhunt.core.doctor.recalibrate",
+    "doctor": "nanhunt.checkpoints.doctor",
+    "recalibrate": "nanhunt.checkpoints.repair.recalibrate",
     "guard": "nanhunt.core.guard.start",
     "hunt_bundle": "nanhunt.core.guard.later",
-    "save_guard": "nanhunt.core.guard.saving",
-    "stabilise_batch_norm": "nanhunt.core.guard.batch_norm",
+    "save_guard": "nanhunt.checkpoints.save_guard",
+    "stabilise_batch_norm": "nanhunt.checkpoints.repair.stabilise",
     "validate_guard": "nanhunt.core.guard.evaluation",
     "NanhuntError": "nanhunt.errors",
     "Preflight": "nanhunt.facts",

@@ -87,7 +87,7 @@ def _report(options: argparse.Namespace) -> int:
 
 def _doctor(options: argparse.Namespace) -> int:
     """Examines every path, also after one that cannot be used; the worst decides the code."""
-    from nanhunt.core.doctor.against import load_model
+    from nanhunt.checkpoints.judge.against_model import load_model
 
     model = load_model(options.against) if options.against else None
     diagnoses, codes = [], [0]

@@ -13,7 +13,7 @@ class Problem:
     """One thing that is wrong, or odd, in a checkpoint.
 
     Attributes:
-        kind: id of the rule, e.g. `"not_finite"`; `nanhunt.core.doctor.rules` has its source.
+        kind: id of the rule, e.g. `"not_finite"`; `nanhunt.checkpoints.judge.rules` has its source.
         severity: `"critical"` (training or inference with it goes bad), `"warning"` (somebody
             should look at it) or `"info"`.
         role: what it concerns: `"weight"`, `"buffer"`, `"optimizer"`, `"scaler"` or `"file"`.

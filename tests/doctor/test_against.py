@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import nanhunt
-from nanhunt.core.doctor.against import load_model
+from nanhunt.checkpoints.judge.against_model import load_model
 from nanhunt.diagnosis import Match
 from nanhunt.errors import UsageError
 from tests.doctor import files

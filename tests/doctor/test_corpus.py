@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import nanhunt
-from nanhunt.core.doctor import distributed
+from nanhunt.checkpoints.formats import distributed
 from nanhunt.errors import CheckpointError
 from tests.doctor import damaged_files, files
 from tests.doctor.damaged import CANARY, CORPUS, HOSTILE, poisoned

@@ -23,7 +23,7 @@ KILLS = 50
 # Forks a process at "go", so that torch is imported only once, and waits for it at "wait".
 FIX = """
 import os, sys
-from nanhunt.core.doctor.doctor import doctor
+from nanhunt.checkpoints.doctor import doctor
 doctor(sys.argv[1])  # loads what a repair needs; OMP_NUM_THREADS=1 keeps it free of threads
 for line in sys.stdin:
     if line == "go\\n":

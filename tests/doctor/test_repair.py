@@ -16,7 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import nanhunt
-from nanhunt.core.doctor import opening, scan, writing
+from nanhunt.checkpoints.formats import opening
+from nanhunt.checkpoints.judge import scan
+from nanhunt.checkpoints.repair import writing
 from nanhunt.errors import CheckpointError, UsageError
 from tests.doctor import files
 from tests.doctor.damaged import channels_last, poisoned
@@ -36,7 +38,7 @@ def load(path: Path) -> Any:
 
 
 def leaves(tree: Any) -> dict[str, Any]:
-    from nanhunt.core.doctor.contents import leaves as walk
+    from nanhunt.checkpoints.formats.contents import leaves as walk
 
     return {".".join(keys): value for keys, value in walk(tree)}
 

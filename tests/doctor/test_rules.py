@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 import nanhunt
-from nanhunt.core.doctor import opening
-from nanhunt.core.doctor.contents import Entry, Record, Span, extent, row_major
-from nanhunt.core.doctor.rules import RULES
-from nanhunt.core.doctor.scan import PIECE, checksums_of, index_of, scan_all
+from nanhunt.checkpoints.formats import opening
+from nanhunt.checkpoints.formats.contents import Entry, Record, Span, extent, row_major
+from nanhunt.checkpoints.judge.rules import RULES
+from nanhunt.checkpoints.judge.scan import PIECE, checksums_of, index_of, scan_all
 from nanhunt.diagnosis import Problem
 from nanhunt.errors import CheckpointError
 from tests.doctor import files

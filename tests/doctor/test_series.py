@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import nanhunt
-from nanhunt.core.doctor import opening
+from nanhunt.checkpoints.formats import opening
 from nanhunt.errors import CheckpointError, UsageError
 from tests.doctor import files
 

@@ -18,7 +18,7 @@ TENSOR = 64 * 2**20  # bytes
 TENSORS = 9
 EXAMINE = """
 import json, sys
-from nanhunt.core.doctor.doctor import doctor
+from nanhunt.checkpoints.doctor import doctor
 def peak():  # megabytes
     return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) / 1024
 def read():  # bytes that this process has asked the system for

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from nanhunt.core.doctor.writing import name_once
+from nanhunt.checkpoints.repair.writing import name_once
 from nanhunt.core.guard.plain import plain
 from nanhunt.core.program.target import Target, parameters_of
 from nanhunt.core.snapshot.random_state import RandomState

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import torch
 
-from nanhunt.core.doctor.contents import Contents, Entry
-from nanhunt.core.doctor.roles import COUNT, MEAN, VARIANCE, siblings
-from nanhunt.core.doctor.scan import Scan, has_gaps, read_values
-from nanhunt.core.doctor.telling import problem
+from nanhunt.checkpoints.formats.contents import Contents, Entry
+from nanhunt.checkpoints.judge.problem import problem
+from nanhunt.checkpoints.judge.roles import COUNT, MEAN, VARIANCE, siblings
+from nanhunt.checkpoints.judge.scan import Scan, has_gaps, read_values
 from nanhunt.core.tensors.stats import dtype_name
 from nanhunt.diagnosis import Problem
 

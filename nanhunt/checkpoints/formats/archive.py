@@ -11,7 +11,7 @@ import struct
 import zipfile
 from typing import BinaryIO, cast
 
-from nanhunt.core.doctor.contents import Record, Span, Window
+from nanhunt.checkpoints.formats.contents import Record, Span, Window
 from nanhunt.errors import CheckpointError
 
 _LOCAL, _DESCRIPTOR, _CENTRAL = b"PK\x03\x04", b"PK\x07\x08", b"PK\x01\x02"

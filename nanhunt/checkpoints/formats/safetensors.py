@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from nanhunt.core.doctor.contents import Contents, Entry, Span, row_major
+from nanhunt.checkpoints.formats.contents import Contents, Entry, Span, row_major
 from nanhunt.errors import CheckpointError
 
 _LONGEST_HEADER = 100_000_000  # the limit of the reference implementation

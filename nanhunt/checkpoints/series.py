@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from nanhunt.core.doctor.examine import Examination
+from nanhunt.checkpoints.judge.examine import Examination
 from nanhunt.diagnosis import Look, Problem, Timeline
 from nanhunt.errors import CheckpointError
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nanhunt.core.doctor.contents import Contents, Entry
-from nanhunt.core.doctor.scan import Scan, index_of
+from nanhunt.checkpoints.formats.contents import Contents, Entry
+from nanhunt.checkpoints.judge.scan import Scan, index_of
 from nanhunt.core.tensors.stats import dtype_name
 from nanhunt.diagnosis import Problem
 

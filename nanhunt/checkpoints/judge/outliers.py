@@ -6,10 +6,10 @@ import re
 import statistics
 from collections.abc import Iterator
 
-from nanhunt.core.doctor.contents import Contents, Entry
-from nanhunt.core.doctor.rules import ALIKE, ENOUGH, OUTLIER
-from nanhunt.core.doctor.scan import Scan
-from nanhunt.core.doctor.telling import problem
+from nanhunt.checkpoints.formats.contents import Contents, Entry
+from nanhunt.checkpoints.judge.problem import problem
+from nanhunt.checkpoints.judge.rules import ALIKE, ENOUGH, OUTLIER
+from nanhunt.checkpoints.judge.scan import Scan
 from nanhunt.diagnosis import Problem
 
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # a part of the name that is a number alone

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from nanhunt.core.doctor import distributed, safetensors
-from nanhunt.core.doctor.contents import Contents, Span
-from nanhunt.core.doctor.torchfile import read_archive, read_legacy
+from nanhunt.checkpoints.formats import distributed, safetensors
+from nanhunt.checkpoints.formats.contents import Contents, Span
+from nanhunt.checkpoints.formats.torchfile import read_archive, read_legacy
 from nanhunt.errors import CheckpointError, CodeNeededError
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")

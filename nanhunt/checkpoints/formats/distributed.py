@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from nanhunt.core.doctor.contents import Contents, Keys, Span
-from nanhunt.core.doctor.torchfile import read_archive
+from nanhunt.checkpoints.formats.contents import Contents, Keys, Span
+from nanhunt.checkpoints.formats.torchfile import read_archive
 from nanhunt.errors import CheckpointError, CodeNeededError
 
 INDEX = ".metadata"

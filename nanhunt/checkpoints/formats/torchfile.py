@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from nanhunt.core.doctor import archive, legacy
-from nanhunt.core.doctor.contents import (
+from nanhunt.checkpoints.formats import archive, legacy
+from nanhunt.checkpoints.formats.contents import (
     DEPTH,
     Contents,
     Entry,

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from nanhunt.core.doctor.contents import Span
+from nanhunt.checkpoints.formats.contents import Span
 
 _STRINGS = ("BINUNICODE", "SHORT_BINUNICODE", "UNICODE")
 

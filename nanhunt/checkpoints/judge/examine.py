@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
-from nanhunt.core.doctor import opening
-from nanhunt.core.doctor.contents import Contents, Record
-from nanhunt.core.doctor.judge import judge
-from nanhunt.core.doctor.roles import Roles, roles_in
-from nanhunt.core.doctor.scan import Scan, checksums_of, scan_all
+from nanhunt.checkpoints.formats import opening
+from nanhunt.checkpoints.formats.contents import Contents, Record
+from nanhunt.checkpoints.judge.judge import judge
+from nanhunt.checkpoints.judge.roles import Roles, roles_in
+from nanhunt.checkpoints.judge.scan import Scan, checksums_of, scan_all
 from nanhunt.core.tensors.stats import dtype_name
 from nanhunt.diagnosis import Diagnosis, Problem
 

@@ -21,7 +21,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from nanhunt.core.doctor.contents import Entry, Record, Span
+from nanhunt.checkpoints.formats.contents import Entry, Record, Span
 from nanhunt.core.tensors.stats import real_values
 from nanhunt.errors import CheckpointError
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection
 
-from nanhunt.core.doctor.contents import Contents, Entry, Keys, Scalar
+from nanhunt.checkpoints.formats.contents import Contents, Entry, Keys, Scalar
 
 MEAN, VARIANCE, COUNT = "running_mean", "running_var", "num_batches_tracked"
 STATISTICS = (MEAN, VARIANCE, COUNT)

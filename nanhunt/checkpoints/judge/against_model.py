@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nanhunt.core.doctor.contents import Contents, Entry, Keys
-from nanhunt.core.doctor.roles import without_shard
+from nanhunt.checkpoints.formats.contents import Contents, Entry, Keys
+from nanhunt.checkpoints.judge.roles import without_shard
 from nanhunt.core.tensors.stats import dtype_name
 from nanhunt.diagnosis import Match, Mismatch
 from nanhunt.errors import UsageError

@@ -14,13 +14,21 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-from nanhunt.core.doctor.contents import Entry, Scalar, Span, as_float
-from nanhunt.core.doctor.examine import Examination
-from nanhunt.core.doctor.judge import in_place, is_bad_scale
-from nanhunt.core.doctor.judge_statistics import batch_count, is_bad_count
-from nanhunt.core.doctor.patches import AnyPatch, Condition, NumberPatch, Patch
-from nanhunt.core.doctor.roles import COUNT, MEAN, SECOND_MOMENTS, VARIANCE, leaf, shard, siblings
-from nanhunt.core.doctor.scan import Scan, real_dtype
+from nanhunt.checkpoints.formats.contents import Entry, Scalar, Span, as_float
+from nanhunt.checkpoints.judge.batch_norm import batch_count, is_bad_count
+from nanhunt.checkpoints.judge.examine import Examination
+from nanhunt.checkpoints.judge.judge import in_place, is_bad_scale
+from nanhunt.checkpoints.judge.roles import (
+    COUNT,
+    MEAN,
+    SECOND_MOMENTS,
+    VARIANCE,
+    leaf,
+    shard,
+    siblings,
+)
+from nanhunt.checkpoints.judge.scan import Scan, real_dtype
+from nanhunt.checkpoints.repair.patches import AnyPatch, Condition, NumberPatch, Patch
 
 _WHOLE = ("BININT", "BININT1", "BININT2", "LONG1", "LONG4")  # opcodes of whole numbers
 INITIAL_SCALE = 65536.0  # init_scale of torch.amp.GradScaler

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 import torch
 
-from nanhunt.core.doctor import rules
-from nanhunt.core.doctor.contents import Contents, Entry, Record, Scalar
-from nanhunt.core.doctor.judge_statistics import judge_statistics
-from nanhunt.core.doctor.roles import SECOND_MOMENTS, STATISTICS, Roles, leaf
-from nanhunt.core.doctor.scan import Scan, has_gaps
-from nanhunt.core.doctor.siblings import outliers
-from nanhunt.core.doctor.telling import problem
+from nanhunt.checkpoints.formats.contents import Contents, Entry, Record, Scalar
+from nanhunt.checkpoints.judge import rules
+from nanhunt.checkpoints.judge.batch_norm import judge_statistics
+from nanhunt.checkpoints.judge.outliers import outliers
+from nanhunt.checkpoints.judge.problem import problem
+from nanhunt.checkpoints.judge.roles import SECOND_MOMENTS, STATISTICS, Roles, leaf
+from nanhunt.checkpoints.judge.scan import Scan, has_gaps
 from nanhunt.diagnosis import Problem
 
 _EARLIER = "take an earlier file; `nanhunt doctor FOLDER` finds the last healthy one of a series"

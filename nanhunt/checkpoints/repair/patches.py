@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nanhunt.core.doctor.contents import Record, Span
+from nanhunt.checkpoints.formats.contents import Record, Span
 
 Condition = Literal["not finite", "not finite or negative"]
 

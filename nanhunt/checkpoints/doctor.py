@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nanhunt.core.doctor import against as fitting
-from nanhunt.core.doctor import opening
-from nanhunt.core.doctor.contents import Entry
-from nanhunt.core.doctor.examine import Examination, examine_contents
-from nanhunt.core.doctor.plan import plan
-from nanhunt.core.doctor.recalibrate import recalibrate
-from nanhunt.core.doctor.roles import STATISTICS, leaf
-from nanhunt.core.doctor.scan import read_values
-from nanhunt.core.doctor.series import bisect
-from nanhunt.core.doctor.writing import target_of, write
+from nanhunt.checkpoints.formats import opening
+from nanhunt.checkpoints.formats.contents import Entry
+from nanhunt.checkpoints.judge import against_model as fitting
+from nanhunt.checkpoints.judge.examine import Examination, examine_contents
+from nanhunt.checkpoints.judge.roles import STATISTICS, leaf
+from nanhunt.checkpoints.judge.scan import read_values
+from nanhunt.checkpoints.repair.plan import plan
+from nanhunt.checkpoints.repair.recalibrate import recalibrate
+from nanhunt.checkpoints.repair.writing import target_of, write
+from nanhunt.checkpoints.series import bisect
 from nanhunt.diagnosis import Diagnosis, Match, Repair
 from nanhunt.errors import CheckpointError, UsageError
 

@@ -15,11 +15,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from nanhunt.core.doctor.archive import checksum_places, set_checksum
-from nanhunt.core.doctor.contents import Record, Span
-from nanhunt.core.doctor.examine import Examination, examine
-from nanhunt.core.doctor.patches import AnyPatch
-from nanhunt.core.doctor.scan import PIECE
+from nanhunt.checkpoints.formats.archive import checksum_places, set_checksum
+from nanhunt.checkpoints.formats.contents import Record, Span
+from nanhunt.checkpoints.judge.examine import Examination, examine
+from nanhunt.checkpoints.judge.scan import PIECE
+from nanhunt.checkpoints.repair.patches import AnyPatch
 from nanhunt.diagnosis import Change, Repair
 from nanhunt.errors import CheckpointError, UsageError
 

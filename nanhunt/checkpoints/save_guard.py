@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from nanhunt.core.doctor.doctor import doctor
+from nanhunt.checkpoints.doctor import doctor
 from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.diagnosis import Diagnosis
 from nanhunt.errors import NanhuntError

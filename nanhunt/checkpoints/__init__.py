@@ -1,0 +1,1 @@
+"""Checkpoints: the doctor, who examines and repairs files of weights."""

@@ -1,0 +1,1 @@
+"""Formats of checkpoint files, opened without running what is in them."""

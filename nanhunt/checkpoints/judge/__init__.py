@@ -1,0 +1,1 @@
+"""Judging a checkpoint: what in it is bad, and how bad."""
