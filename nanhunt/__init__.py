@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from nanhunt.checkpoints.repair.recalibrate import recalibrate as recalibrate
     from nanhunt.checkpoints.repair.stabilise import stabilise_batch_norm as stabilise_batch_norm
     from nanhunt.checkpoints.save_guard import save_guard as save_guard
-    from nanhunt.comparison import Comparison as Comparison
     from nanhunt.core.compare.compare import compare as compare
     from nanhunt.core.guard.evaluation import validate_guard as validate_guard
     from nanhunt.core.guard.later import hunt_bundle as hunt_bundle
@@ -27,24 +26,25 @@ if TYPE_CHECKING:
     from nanhunt.core.hunting.hunt import hunt as hunt
     from nanhunt.core.hunting.hunt import last_report as last_report
     from nanhunt.core.preflight.preflight import preflight as preflight
-    from nanhunt.diagnosis import Diagnosis as Diagnosis
     from nanhunt.errors import NanhuntError as NanhuntError
-    from nanhunt.facts import Preflight as Preflight
     from nanhunt.interactive import Hunt as Hunt
     from nanhunt.interactive import last_hunt as last_hunt
-    from nanhunt.report import Finding as Finding
-    from nanhunt.report import Report as Report
-    from nanhunt.report import TensorStats as TensorStats
-    from nanhunt.report import load_report as load_report
+    from nanhunt.records.comparison import Comparison as Comparison
+    from nanhunt.records.diagnosis import Diagnosis as Diagnosis
+    from nanhunt.records.preflight import Preflight as Preflight
+    from nanhunt.records.report import Finding as Finding
+    from nanhunt.records.report import Report as Report
+    from nanhunt.records.report import TensorStats as TensorStats
+    from nanhunt.records.report import load_report as load_report
 
 _HOME = {
     "Hunt": "nanhunt.interactive",
     "last_hunt": "nanhunt.interactive",
     "hunt": "nanhunt.core.hunting.hunt",
     "last_report": "nanhunt.core.hunting.hunt",
-    "Comparison": "nanhunt.comparison",
+    "Comparison": "nanhunt.records.comparison",
     "compare": "nanhunt.core.compare.compare",
-    "Diagnosis": "nanhunt.diagnosis",
+    "Diagnosis": "nanhunt.records.diagnosis",
     "doctor": "nanhunt.checkpoints.doctor",
     "recalibrate": "nanhunt.checkpoints.repair.recalibrate",
     "guard": "nanhunt.core.guard.start",
@@ -53,12 +53,12 @@ _HOME = {
     "stabilise_batch_norm": "nanhunt.checkpoints.repair.stabilise",
     "validate_guard": "nanhunt.core.guard.evaluation",
     "NanhuntError": "nanhunt.errors",
-    "Preflight": "nanhunt.facts",
+    "Preflight": "nanhunt.records.preflight",
     "preflight": "nanhunt.core.preflight.preflight",
-    "Finding": "nanhunt.report",
-    "Report": "nanhunt.report",
-    "TensorStats": "nanhunt.report",
-    "load_report": "nanhunt.report",
+    "Finding": "nanhunt.records.report",
+    "Report": "nanhunt.records.report",
+    "TensorStats": "nanhunt.records.report",
+    "load_report": "nanhunt.records.report",
 }
 
 __all__ = [*_HOME, "__version__"]

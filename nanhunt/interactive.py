@@ -20,7 +20,7 @@ from nanhunt.core.stepping.gauges import Gauges
 from nanhunt.core.stepping.stepper import INTO, OUT, OVER, PAUSED, RESUME, RUNNING, Stepper
 from nanhunt.core.stepping.watch import StepWatch
 from nanhunt.errors import HuntBusyError, UsageError
-from nanhunt.report import Finding, Report
+from nanhunt.records.report import Finding, Report
 
 if TYPE_CHECKING:
     from nanhunt.plots import Plots

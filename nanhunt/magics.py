@@ -19,11 +19,11 @@ import nanhunt
 from nanhunt import errors
 from nanhunt.cell import CellLoop
 from nanhunt.completer import complete, is_model, is_step
-from nanhunt.diagnosis import Diagnosis
 from nanhunt.display import NotebookProgress
-from nanhunt.facts import Preflight
 from nanhunt.options import PANEL, PAUSED, PREFLIGHT, options_for
-from nanhunt.report import Report
+from nanhunt.records.diagnosis import Diagnosis
+from nanhunt.records.preflight import Preflight
+from nanhunt.records.report import Report
 
 if TYPE_CHECKING:
     from nanhunt.interactive import Hunt

@@ -10,7 +10,7 @@ import torch
 from nanhunt.core.stepping.gauges import ACTIVATION, BATCH_NORM, GRADIENT, Gauges, StepGauges
 from nanhunt.core.tensors.binning import histogram
 from nanhunt.errors import UsageError
-from nanhunt.histogram import Histogram
+from nanhunt.records.histogram import Histogram
 from nanhunt.render import figures
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from stories import speech_enhancer
 from torch import Tensor, nn
 
 import nanhunt
-from nanhunt.comparison import Comparison, Pair
 from nanhunt.core.snapshot.copies import NoMemoryError
 from nanhunt.core.tensors.stats import fingerprint
 from nanhunt.errors import ReportFormatError, UsageError
+from nanhunt.records.comparison import Comparison, Pair
 from tests.cases.common import inputs, train
 
 Program = tuple[nn.Module, Callable[[], Any]]

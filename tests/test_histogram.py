@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from nanhunt.core.tensors import binning
 from nanhunt.core.tensors.binning import histogram
-from nanhunt.histogram import Histogram
+from nanhunt.records.histogram import Histogram
 
 REAL = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 FLOAT8 = [

@@ -10,10 +10,10 @@ from typing import Any
 from jupyterlab.commands import get_app_dir
 
 import nanhunt
-from nanhunt.facts import Preflight
+from nanhunt.records.preflight import Preflight
+from nanhunt.records.report import MIME_TYPE, VERSION
 from nanhunt.render import wording
 from nanhunt.render.story import tell
-from nanhunt.report import MIME_TYPE, VERSION
 from tests.render.others import preflight
 from tests.render.reports import REPORTS
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import nanhunt
 from nanhunt.core.tensors.stats import fingerprint
 from nanhunt.errors import ReportFormatError, UsageError
-from nanhunt.facts import Fact, Preflight
+from nanhunt.records.preflight import Fact, Preflight
 from tests.cases.common import inputs, linear, train
 from tests.learning import healthy
 from tests.learning.book import HEALTHY

@@ -18,7 +18,7 @@ import find_chromium
 import pytest
 
 import nanhunt
-from nanhunt import report
+from nanhunt.records import report
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import nanhunt
 from nanhunt.errors import ReportFormatError
-from nanhunt.histogram import Bin, Histogram
-from nanhunt.report import Finding, Frame, Report, Source, TensorStats, Trial
+from nanhunt.records.histogram import Bin, Histogram
+from nanhunt.records.report import Finding, Frame, Report, Source, TensorStats, Trial
 from tests.render.reports import REPORTS
 
 NUMBERS = st.none() | st.floats(allow_nan=False)

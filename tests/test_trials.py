@@ -22,7 +22,7 @@ from nanhunt.core.tensors.stats import fingerprint
 from nanhunt.core.trials.island import smallest
 from nanhunt.core.trials.prove import Prover
 from nanhunt.core.trials.widen import modules_in_float32
-from nanhunt.report import Report, Trial
+from nanhunt.records.report import Report, Trial
 from tests.cases import test_cases as suite
 from tests.cases.book import Case
 from tests.cases.common import inputs, linear, train

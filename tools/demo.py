@@ -9,7 +9,7 @@ import nbformat
 from kernel import ROOT, execute
 from nbclient.exceptions import CellExecutionError
 
-from nanhunt.report import FILE_SUFFIX, load_report
+from nanhunt.records.report import FILE_SUFFIX, load_report
 
 SOURCE = ROOT / "examples" / "01_first_hunt.ipynb"
 OUT = ROOT / "build" / "demo"

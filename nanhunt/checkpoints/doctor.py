@@ -22,8 +22,8 @@ from nanhunt.checkpoints.repair.plan import plan
 from nanhunt.checkpoints.repair.recalibrate import recalibrate
 from nanhunt.checkpoints.repair.writing import target_of, write
 from nanhunt.checkpoints.series import bisect
-from nanhunt.diagnosis import Diagnosis, Match, Repair
 from nanhunt.errors import CheckpointError, UsageError
+from nanhunt.records.diagnosis import Diagnosis, Match, Repair
 
 
 def doctor(

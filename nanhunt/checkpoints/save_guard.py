@@ -12,8 +12,8 @@ import torch
 
 from nanhunt.checkpoints.doctor import doctor
 from nanhunt.core.program.uninterrupted import uninterrupted
-from nanhunt.diagnosis import Diagnosis
 from nanhunt.errors import NanhuntError
+from nanhunt.records.diagnosis import Diagnosis
 
 
 def save_guard(*paths: str | Path) -> SaveGuard:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nanhunt.checkpoints.judge.examine import Examination
-from nanhunt.diagnosis import Look, Problem, Timeline
 from nanhunt.errors import CheckpointError
+from nanhunt.records.diagnosis import Look, Problem, Timeline
 
 _NUMBER = re.compile(r"\d+")
 

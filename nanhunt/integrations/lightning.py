@@ -11,7 +11,7 @@ except ModuleNotFoundError:  # its older name
 
 import nanhunt
 from nanhunt.core.guard.guard import Guard
-from nanhunt.core.guard.outcome import GuardReport
+from nanhunt.records.guard import GuardReport
 
 
 class GuardCallback(Callback):

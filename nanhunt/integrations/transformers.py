@@ -8,7 +8,7 @@ from transformers import TrainerCallback
 
 import nanhunt
 from nanhunt.core.guard.guard import Guard
-from nanhunt.core.guard.outcome import GuardReport
+from nanhunt.records.guard import GuardReport
 
 
 class GuardCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]

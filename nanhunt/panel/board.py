@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from nanhunt.core.stepping.gauges import ACTIVATION, GRADIENT, StepGauges
-from nanhunt.histogram import Histogram
 from nanhunt.interactive import Hunt
+from nanhunt.records.histogram import Histogram
 from nanhunt.render.wording import number
 
 PAGE = 200  # rows in one page of the list

@@ -26,7 +26,7 @@ from nanhunt.panel.painter import Painter
 from nanhunt.panel.remote import Remote
 from nanhunt.panel.twin import StaticTwin
 from nanhunt.panel.view import View
-from nanhunt.report import Report
+from nanhunt.records.report import Report
 
 _open_panel: Panel | None = None
 

@@ -9,10 +9,10 @@ from nanhunt.core.stepping.events import AFTER, BACKWARD, Here
 from nanhunt.core.stepping.stepper import PAUSED, RUNNING
 from nanhunt.core.tensors.binning import histogram
 from nanhunt.core.tensors.stats import dtype_name
-from nanhunt.histogram import Histogram
 from nanhunt.interactive import Hunt
+from nanhunt.records.histogram import Histogram
+from nanhunt.records.report import Finding
 from nanhunt.render import wording
-from nanhunt.report import Finding
 
 _MOST_TENSORS = 6
 _MOST_NAMES = 3

@@ -6,7 +6,7 @@ from typing import Any
 
 from IPython.display import display
 
-from nanhunt.report import Report
+from nanhunt.records.report import Report
 
 
 class StaticTwin:

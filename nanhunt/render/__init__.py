@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from nanhunt.records.report import MIME_TYPE, Report
 from nanhunt.render.comparison import tell_comparison
 from nanhunt.render.diagnosis import tell_diagnosis
 from nanhunt.render.html import html, html_page, story_html, story_page
 from nanhunt.render.preflight import tell_preflight
 from nanhunt.render.text import story_text, text
-from nanhunt.report import MIME_TYPE, Report
 
 __all__ = [
     "html",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from nanhunt.comparison import Comparison, OpSide, Pair
+from nanhunt.records.comparison import Comparison, OpSide, Pair
 from nanhunt.render import wording
 from nanhunt.render.story import Story, Table
 

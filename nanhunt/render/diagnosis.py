@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from nanhunt.diagnosis import Diagnosis, Match, Problem, Repair, Timeline
+from nanhunt.records.diagnosis import Diagnosis, Match, Problem, Repair, Timeline
 from nanhunt.render import wording
 from nanhunt.render.story import Change, Story, Table
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
-from nanhunt.histogram import Histogram
+from nanhunt.records.histogram import Histogram
 from nanhunt.render.wording import number
 
 # Exponents of the smallest subnormal and of the largest number. IEEE 754; bfloat16 as in the

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
+from nanhunt.records.report import Report
 from nanhunt.render.story import Story, Table, tell
-from nanhunt.report import Report
 
 # JupyterLab's variables first, then VS Code's, then the page's own.
 _STYLE = """

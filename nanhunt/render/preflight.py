@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nanhunt.facts import AutocastRegion, Fact, ModuleFacts, ParameterCount, Preflight
+from nanhunt.records.preflight import AutocastRegion, Fact, ModuleFacts, ParameterCount, Preflight
 from nanhunt.render import wording
 from nanhunt.render.story import Story, Table
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import textwrap
 
+from nanhunt.records.report import Finding, Frame, Report, TensorStats
 from nanhunt.render import wording
-from nanhunt.report import Finding, Frame, Report, TensorStats
 
 _OTHERS_SHOWN = 8
 

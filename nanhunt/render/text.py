@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import textwrap
 
+from nanhunt.records.report import Report
 from nanhunt.render.story import Story, Table, tell
-from nanhunt.report import Report
 
 WIDTH = 100
 LINES = 24

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from pathlib import PurePath
 
-from nanhunt.report import Finding, Source, TensorStats
+from nanhunt.records.report import Finding, Source, TensorStats
 
 KINDS = {
     "nan": "NaN",

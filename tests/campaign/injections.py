@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nanhunt.report import Finding
+from nanhunt.records.report import Finding
 from tests.campaign.architectures import build
 
 HUGE = 3e38

@@ -10,7 +10,7 @@ from nanhunt.core.observe.closeup import Closeup
 from nanhunt.core.observe.evidence import AtBad, Double, OpEvidence
 from nanhunt.core.trials.table import REMEDIES
 from nanhunt.core.watch.magnitudes import Growth
-from nanhunt.report import Finding
+from nanhunt.records.report import Finding
 from tests.cases import test_cases as suite
 
 NAMED = {case.expected["cause"] for case in suite.FAILING if case.expected}

@@ -13,8 +13,8 @@ from torch import nn
 
 import nanhunt
 from nanhunt.checkpoints.judge.against_model import load_model
-from nanhunt.diagnosis import Match
 from nanhunt.errors import UsageError
+from nanhunt.records.diagnosis import Match
 from tests.doctor import files
 from tests.doctor.files import Net
 

@@ -17,8 +17,8 @@ from nanhunt.checkpoints.formats import opening
 from nanhunt.checkpoints.formats.contents import Entry, Record, Span, extent, row_major
 from nanhunt.checkpoints.judge.rules import RULES
 from nanhunt.checkpoints.judge.scan import PIECE, checksums_of, index_of, scan_all
-from nanhunt.diagnosis import Problem
 from nanhunt.errors import CheckpointError
+from nanhunt.records.diagnosis import Problem
 from tests.doctor import files
 from tests.doctor.damaged import poisoned
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import nbformat
 
-from nanhunt.histogram import Bin, Histogram
+from nanhunt.records.histogram import Bin, Histogram
+from nanhunt.records.report import MIME_TYPE, Finding, Frame, Report, Source, TensorStats, Trial
 from nanhunt.render import mime_bundle
-from nanhunt.report import MIME_TYPE, Finding, Frame, Report, Source, TensorStats, Trial
 
 STEP = """def step_fn():
     optimizer.zero_grad()

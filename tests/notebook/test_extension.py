@@ -6,8 +6,8 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 from readme_example import PROGRAM, README
 
-from nanhunt.facts import Fact, Preflight
-from nanhunt.report import Source
+from nanhunt.records.preflight import Fact, Preflight
+from nanhunt.records.report import Source
 from tests.notebook import stories
 from tests.notebook.browsing import open_page, report_on, run_all_cells, shot, unfold
 from tests.notebook.servers import Server, write_notebook

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from playwright.sync_api import Page, expect
 
-from nanhunt.report import Frame, Source
+from nanhunt.records.report import Frame, Source
 from tests.notebook import stories
 from tests.notebook.browsing import open_page, report_on, unfold
 from tests.notebook.servers import Server

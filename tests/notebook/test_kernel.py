@@ -11,7 +11,7 @@ import pytest
 from jupyter_client.blocking import BlockingKernelClient
 from jupyter_client.manager import KernelManager, start_new_kernel
 
-from nanhunt.report import MIME_TYPE
+from nanhunt.records.report import MIME_TYPE
 
 SETUP = """
 %load_ext nanhunt

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nanhunt.comparison import Comparison, OpSide, Pair
-from nanhunt.diagnosis import (
+from nanhunt.records.comparison import Comparison, OpSide, Pair
+from nanhunt.records.diagnosis import (
     Change,
     Diagnosis,
     Look,
@@ -13,8 +13,8 @@ from nanhunt.diagnosis import (
     Repair,
     Timeline,
 )
-from nanhunt.facts import AutocastRegion, Fact, ModuleFacts, ParameterCount, Preflight
-from nanhunt.report import Source
+from nanhunt.records.preflight import AutocastRegion, Fact, ModuleFacts, ParameterCount, Preflight
+from nanhunt.records.report import Source
 
 LINE = Source("train.py", 12, 'with torch.autocast("cuda"):', "forward")
 

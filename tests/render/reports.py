@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nanhunt.histogram import Bin, Histogram
-from nanhunt.report import Finding, Frame, Report, Source, TensorStats, Trial
+from nanhunt.records.histogram import Bin, Histogram
+from nanhunt.records.report import Finding, Frame, Report, Source, TensorStats, Trial
 
 LINE = Source("/home/me/train.py", 41, "return x.log() / self.scale", "forward")
 CELL = Source("/tmp/ipykernel_1/2.py", 7, "loss = model(x).log().mean()", "step_fn", 3)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from nanhunt.comparison import Comparison
-from nanhunt.diagnosis import Diagnosis
-from nanhunt.facts import Preflight
+from nanhunt.records.comparison import Comparison
+from nanhunt.records.diagnosis import Diagnosis
+from nanhunt.records.preflight import Preflight
 from tests.render.others import comparison, diagnosis, preflight, timeline
 from tests.render.test_render import GOLDEN, HOSTILE, Reader
 

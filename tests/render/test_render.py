@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanhunt import render
+from nanhunt.records.report import MIME_TYPE, Report, Source
 from nanhunt.render.story import tell
-from nanhunt.report import MIME_TYPE, Report, Source
 from tests.render.reports import REPORTS, finding, report
 
 GOLDEN = Path(__file__).parent / "golden"

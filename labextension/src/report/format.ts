@@ -1,5 +1,5 @@
 /**
- * What a report says: the records of `nanhunt/report.py`, as read by `decode.ts`.
+ * What a report says: the records of `nanhunt/records/report.py`, as read by `decode.ts`.
  *
  * Numbers may be NaN or infinite; `null` stands for what does not exist.
  */

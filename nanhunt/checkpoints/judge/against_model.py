@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from nanhunt.checkpoints.formats.contents import Contents, Entry, Keys
 from nanhunt.checkpoints.judge.roles import without_shard
 from nanhunt.core.tensors.stats import dtype_name
-from nanhunt.diagnosis import Match, Mismatch
 from nanhunt.errors import UsageError
+from nanhunt.records.diagnosis import Match, Mismatch
 
 # Who puts them before every name: DataParallel and DDP, torch.compile, Lightning modules.
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "_forward_module.")

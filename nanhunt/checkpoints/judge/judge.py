@@ -15,7 +15,7 @@ from nanhunt.checkpoints.judge.outliers import outliers
 from nanhunt.checkpoints.judge.problem import problem
 from nanhunt.checkpoints.judge.roles import SECOND_MOMENTS, STATISTICS, Roles, leaf
 from nanhunt.checkpoints.judge.scan import Scan, has_gaps
-from nanhunt.diagnosis import Problem
+from nanhunt.records.diagnosis import Problem
 
 _EARLIER = "take an earlier file; `nanhunt doctor FOLDER` finds the last healthy one of a series"
 _SET_LATER = "set it after loading"

@@ -10,7 +10,7 @@ from nanhunt.checkpoints.formats.contents import Contents, Entry
 from nanhunt.checkpoints.judge.problem import problem
 from nanhunt.checkpoints.judge.rules import ALIKE, ENOUGH, OUTLIER
 from nanhunt.checkpoints.judge.scan import Scan
-from nanhunt.diagnosis import Problem
+from nanhunt.records.diagnosis import Problem
 
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # a part of the name that is a number alone
 

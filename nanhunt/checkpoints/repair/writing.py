@@ -20,8 +20,8 @@ from nanhunt.checkpoints.formats.contents import Record, Span
 from nanhunt.checkpoints.judge.examine import Examination, examine
 from nanhunt.checkpoints.judge.scan import PIECE
 from nanhunt.checkpoints.repair.patches import AnyPatch
-from nanhunt.diagnosis import Change, Repair
 from nanhunt.errors import CheckpointError, UsageError
+from nanhunt.records.diagnosis import Change, Repair
 
 _MARK = "_FIXED"
 

@@ -7,7 +7,7 @@ import dataclasses
 from nanhunt.core.causes import gradients, half, masks, singular, state, updates
 from nanhunt.core.causes.catalogue import NOT_ESTABLISHED, Account, Rule
 from nanhunt.core.causes.scene import Scene
-from nanhunt.report import Finding
+from nanhunt.records.report import Finding
 
 # The order in which rules are asked: special before general.
 _ORDER = (state, updates, gradients, masks, half, singular)

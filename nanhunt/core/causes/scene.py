@@ -17,7 +17,7 @@ from nanhunt.core.observe.evidence import OpEvidence
 from nanhunt.core.observe.lineage import LightOp, Lineage, Operand
 from nanhunt.core.program.source_lines import Line, source_of
 from nanhunt.core.watch.magnitudes import Growth
-from nanhunt.report import Finding, TensorStats
+from nanhunt.records.report import Finding, TensorStats
 
 HALVES = (torch.float16, torch.bfloat16, torch.complex32)
 _CAST_OPS = ("aten._to_copy", "aten.copy_")

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanhunt.comparison import Comparison, Pair
 from nanhunt.core.compare.recording import Recorded, RecordedStep, forget_noise
 from nanhunt.core.tensors.stats import is_lazy
 from nanhunt.errors import UsageError
+from nanhunt.records.comparison import Comparison, Pair
 
 NOISY_RUNS = 3
 MARGIN = 4.0  # the spread of a few noisy runs, times this, is taken for what rounding explains

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from nanhunt.comparison import OpSide
 from nanhunt.core.hunting.hunt import Hunt
 from nanhunt.core.observe.observer import Activity
 from nanhunt.core.observe.op_arguments import flat, is_view, written_positions
@@ -23,7 +22,8 @@ from nanhunt.core.program.torch_calls import CallWatch
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.core.tensors.stats import dtype_name, fingerprint, real_values
 from nanhunt.errors import UsageError
-from nanhunt.report import Finding
+from nanhunt.records.comparison import OpSide
+from nanhunt.records.report import Finding
 
 SAMPLED = 1 << 16  # elements of each output that are kept to compare values, evenly spaced
 

@@ -12,7 +12,6 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from nanhunt.core.guard import bundle as bundles
-from nanhunt.core.guard.outcome import GuardEvent, GuardReport
 from nanhunt.core.guard.undo import Undo
 from nanhunt.core.guard.watch import Watch
 from nanhunt.core.hunting.ledger import Ledger
@@ -24,6 +23,7 @@ from nanhunt.core.snapshot.reachable import Surroundings
 from nanhunt.core.watch.present import bad_state, confirmed
 from nanhunt.core.watch.sentinel import Sentinel, StepFacts
 from nanhunt.errors import GuardStoppedError, PoisonedStateError
+from nanhunt.records.guard import GuardEvent, GuardReport
 
 POLICIES = {
     "stop": "stopped",

@@ -16,7 +16,7 @@ from nanhunt.core.hunting.hunt import Hunt
 from nanhunt.core.program.target import Target, parameters_of
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.errors import CheckpointError, UsageError
-from nanhunt.report import Report
+from nanhunt.records.report import Report
 
 
 def hunt_bundle(

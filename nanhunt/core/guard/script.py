@@ -31,7 +31,7 @@ from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.core.snapshot.reachable import Surroundings
 from nanhunt.core.watch.sentinel import StepFacts
 from nanhunt.errors import HuntBusyError
-from nanhunt.report import Report
+from nanhunt.records.report import Report
 
 
 class ScriptWatch:

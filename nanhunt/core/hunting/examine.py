@@ -26,7 +26,7 @@ from nanhunt.core.tensors.stats import tensor_stats
 from nanhunt.core.watch.magnitudes import Growth
 from nanhunt.core.watch.replay import Replayer
 from nanhunt.core.watch.sentinel import StepFacts
-from nanhunt.report import Finding
+from nanhunt.records.report import Finding
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,7 +35,7 @@ from nanhunt.core.watch.replay import Past, Replayer
 from nanhunt.core.watch.scaler_skips import SkipWatch
 from nanhunt.core.watch.sentinel import Sentinel, StepFacts
 from nanhunt.errors import HuntClosedError, UsageError
-from nanhunt.report import Finding, Report
+from nanhunt.records.report import Finding, Report
 
 
 def hunt(model: Any, step_fn: Callable[..., Any], **options: Any) -> Report:

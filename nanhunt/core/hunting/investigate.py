@@ -19,7 +19,7 @@ from nanhunt.core.trials.prove import Prover
 from nanhunt.core.watch.present import seen_losses
 from nanhunt.core.watch.replay import Replayer
 from nanhunt.core.watch.sentinel import StepFacts
-from nanhunt.report import Finding
+from nanhunt.records.report import Finding
 
 _BIRTHS_EXPLAINED = 4  # ComplexHalf births that get a replay of their own
 

@@ -13,7 +13,7 @@ from nanhunt.core.observe.observer import Observer
 from nanhunt.core.program.target import Target
 from nanhunt.core.tensors.stats import is_bad
 from nanhunt.errors import UsageError
-from nanhunt.report import Finding, Report
+from nanhunt.records.report import Finding, Report
 
 _last_report: Report | None = None
 

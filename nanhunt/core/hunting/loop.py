@@ -33,7 +33,7 @@ from nanhunt.core.tensors.stats import count_bad, is_bad, plain_tensors
 from nanhunt.core.watch.present import confirmed, seen_losses
 from nanhunt.core.watch.replay import Replayer
 from nanhunt.core.watch.sentinel import Sentinel, StepFacts
-from nanhunt.report import Finding, Report
+from nanhunt.records.report import Finding, Report
 
 _WAITING = 16  # calls in eval mode with gradients on whose inputs are kept for a backward pass
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from nanhunt.core.learning import parameters, updates
 from nanhunt.core.learning.log import LearningLog
-from nanhunt.report import Finding
+from nanhunt.records.report import Finding
 
 __all__ = ["RULES", "LearningLog", "not_training"]
 

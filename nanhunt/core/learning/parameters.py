@@ -5,7 +5,7 @@ from __future__ import annotations
 from nanhunt.core.learning.log import LearningLog
 from nanhunt.core.learning.telling import ENOUGH_UPDATES, counted, finding
 from nanhunt.core.program.target import parameters_of
-from nanhunt.report import Finding
+from nanhunt.records.report import Finding
 
 
 def loss_detached(log: LearningLog) -> Finding | None:

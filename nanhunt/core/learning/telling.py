@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nanhunt.core.learning.log import LearningLog
-from nanhunt.report import Finding
+from nanhunt.records.report import Finding
 
 ENOUGH_CALLS = 20  # calls without any update; accumulation over more is hardly ever meant
 ENOUGH_UPDATES = 5

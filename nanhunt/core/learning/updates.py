@@ -7,7 +7,7 @@ import dataclasses
 from nanhunt.core.learning.log import LearningLog, OptimizerLog
 from nanhunt.core.learning.telling import ENOUGH_CALLS, ENOUGH_UPDATES, counted, finding
 from nanhunt.core.program.target import parameters_of
-from nanhunt.report import Finding
+from nanhunt.records.report import Finding
 
 
 def optimizer_never_steps(log: LearningLog) -> Finding | None:

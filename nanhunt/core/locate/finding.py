@@ -10,7 +10,7 @@ from nanhunt.core.observe.closeup import Closeup
 from nanhunt.core.observe.observer import Observer
 from nanhunt.core.observe.op_records import Birth, Context, OpRecord
 from nanhunt.core.watch.sentinel import StepFacts
-from nanhunt.report import Finding, Source, TensorStats
+from nanhunt.records.report import Finding, Source, TensorStats
 
 _REACHES_SHOWN = 12
 

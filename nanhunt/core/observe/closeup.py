@@ -17,7 +17,7 @@ from nanhunt.core.observe.op_records import Value
 from nanhunt.core.program.module_stack import Place
 from nanhunt.core.program.source_lines import Stack
 from nanhunt.core.program.torch_calls import Call
-from nanhunt.report import Frame
+from nanhunt.records.report import Frame
 
 _HALVES = (torch.float16, torch.bfloat16, torch.complex32)
 _NEAR = 6  # generations from a product of queries and keys to its softmax (scale, mask, cast)

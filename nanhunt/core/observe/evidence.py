@@ -27,7 +27,7 @@ from nanhunt.core.observe.op_records import Value
 from nanhunt.core.program.torch_calls import Call
 from nanhunt.core.tensors.binning import pictured
 from nanhunt.core.tensors.stats import plain_tensors, real_values
-from nanhunt.report import TensorStats
+from nanhunt.records.report import TensorStats
 
 
 class AtBad(NamedTuple):

@@ -10,7 +10,7 @@ from nanhunt.core.program.module_stack import Place
 from nanhunt.core.program.source_lines import Stack
 from nanhunt.core.program.torch_calls import Call
 from nanhunt.core.tensors.storage import Region
-from nanhunt.report import Frame, TensorStats
+from nanhunt.records.report import Frame, TensorStats
 
 
 class Value(NamedTuple):

@@ -25,7 +25,7 @@ from nanhunt.core.program.source_lines import CALL_STEP, Line, kind_of
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.torch_calls import autocast_now
 from nanhunt.core.tensors.stats import dtype_name, is_bad, plain_tensors, tensor_stats
-from nanhunt.report import TensorStats
+from nanhunt.records.report import TensorStats
 
 _MOVES = frozenset(
     {"to", "cuda", "cpu", "half", "float", "double", "bfloat16", "type", "detach", "contiguous"}

@@ -22,8 +22,8 @@ from nanhunt.core.tensors.stats import count_bad, dtype_name, is_lazy
 from nanhunt.core.watch.present import bad_gradients, bad_state, seen_losses
 from nanhunt.core.watch.sentinel import StepFacts
 from nanhunt.errors import UsageError
-from nanhunt.facts import AutocastRegion, Fact, ModuleFacts, ParameterCount, Preflight
-from nanhunt.report import Finding
+from nanhunt.records.preflight import AutocastRegion, Fact, ModuleFacts, ParameterCount, Preflight
+from nanhunt.records.report import Finding
 
 NEAR_OVERFLOW = 2.0  # powers of two: within a factor of four of the largest finite number
 _NOT_FINITE = {  # kinds of what the step holds, and words for them

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nanhunt.core.program.target import Target
 from nanhunt.core.tensors.stats import plain_tensors, tensor_stats
-from nanhunt.report import Frame
+from nanhunt.records.report import Frame
 
 RECOMPUTE = "recompute"
 _FRAMES_KEPT = 8

@@ -11,7 +11,7 @@ from types import CodeType, FrameType
 
 import torch
 
-from nanhunt.report import Source
+from nanhunt.records.report import Source
 
 Line = tuple[CodeType, int]
 

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from nanhunt.core.tensors.binning import Counted, Scratch, count, read
 from nanhunt.core.tensors.stats import plain_tensors
-from nanhunt.histogram import Histogram
+from nanhunt.records.histogram import Histogram
 
 ACTIVATION, GRADIENT = "activation", "gradient"
 BATCH_NORM = ("running_mean", "batch_mean", "running_var", "batch_var")

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from nanhunt.core.tensors.stats import dtype_name, real_values, tensor_stats
-from nanhunt.histogram import Bin, Histogram
-from nanhunt.report import TensorStats
+from nanhunt.records.histogram import Bin, Histogram
+from nanhunt.records.report import TensorStats
 
 SAMPLED_BEYOND = 1 << 14  # numbers; of more, evenly spaced runs are sorted into bins
 _RUN = 16  # numbers side by side: a cache line of float32

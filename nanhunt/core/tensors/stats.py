@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from nanhunt.report import TensorStats
+from nanhunt.records.report import TensorStats
 
 _REAL_OF_COMPLEX = {
     torch.complex32: torch.float16,

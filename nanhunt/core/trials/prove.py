@@ -20,7 +20,7 @@ from nanhunt.core.trials.table import half_modules, is_half_precision, remedies_
 from nanhunt.core.trials.widen import modules_in_float32
 from nanhunt.core.watch.replay import Replayer
 from nanhunt.core.watch.sentinel import StepFacts
-from nanhunt.report import Finding, Trial
+from nanhunt.records.report import Finding, Trial
 
 SECONDS = 120.0  # for all trials of a finding; a person is waiting for the report
 _LATE = f"not run: {SECONDS:.0f} s were up"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from nanhunt.report import Source
-from nanhunt.shown import Shown
+from nanhunt.records.record import Shown
+from nanhunt.records.report import Source
 
 
 @dataclasses.dataclass(frozen=True)

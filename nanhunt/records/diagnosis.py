@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from nanhunt.shown import Shown
+from nanhunt.records.record import Shown
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from nanhunt.codec import decode, encode
 from nanhunt.errors import ReportFormatError
+from nanhunt.records.codec import decode, encode
 
 _Record = TypeVar("_Record", bound="Shown")
 

@@ -14,9 +14,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from nanhunt.codec import decode, encode
 from nanhunt.errors import ReportFormatError
-from nanhunt.histogram import Histogram
+from nanhunt.records.codec import decode, encode
+from nanhunt.records.histogram import Histogram
 
 FORMAT = "nanhunt.report"
 VERSION = 1

@@ -1,0 +1,1 @@
+"""Records: every result as numbers and strings, and its JSON form."""
