@@ -76,13 +76,13 @@ def __dir__() -> list[str]:
 
 def load_ipython_extension(ipython: Any) -> None:
     """Called by `%load_ext nanhunt`."""
-    from nanhunt.magics import load
+    from nanhunt.notebook.magics import load
 
     load(ipython)
 
 
 def unload_ipython_extension(ipython: Any) -> None:
     """Called by `%unload_ext nanhunt`."""
-    from nanhunt.magics import unload
+    from nanhunt.notebook.magics import unload
 
     unload(ipython)

@@ -240,7 +240,7 @@ def test_misuse_is_a_usage_error_in_words(shell: InteractiveShell, line: str, wo
 
 
 def test_the_help_names_every_option() -> None:
-    from nanhunt.magics import NanhuntMagics
+    from nanhunt.notebook.magics import NanhuntMagics
 
     text = NanhuntMagics.nanhunt.__doc__
     for option in OPTIONS:

@@ -17,9 +17,9 @@ from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 
 import nanhunt
 from nanhunt import errors
-from nanhunt.cell import CellLoop
-from nanhunt.completer import complete, is_model, is_step
-from nanhunt.display import NotebookProgress
+from nanhunt.notebook.cell import CellLoop
+from nanhunt.notebook.completer import complete, is_model, is_step
+from nanhunt.notebook.progress import NotebookProgress
 from nanhunt.options import PANEL, PAUSED, PREFLIGHT, options_for
 from nanhunt.records.diagnosis import Diagnosis
 from nanhunt.records.preflight import Preflight

@@ -1,0 +1,1 @@
+"""What IPython and Jupyter see: the magics, completion, loops in cells, progress."""
