@@ -11,9 +11,8 @@ from jupyterlab.commands import get_app_dir
 
 import nanhunt
 from nanhunt.records.preflight import Preflight
-from nanhunt.records.report import MIME_TYPE, VERSION
+from nanhunt.records.report import Report
 from nanhunt.render import wording
-from nanhunt.render.story import tell
 from tests.render.others import preflight
 from tests.render.reports import REPORTS
 
@@ -28,8 +27,8 @@ def samples() -> dict[str, Any]:
     reports = {
         name: {
             "report": report.to_dict(),
-            "verdict": tell(report).verdict,
-            "facts": [value for _, value in tell(report).facts] + list(tell(report).notes),
+            "verdict": report.story().verdict,
+            "facts": [value for _, value in report.story().facts] + list(report.story().notes),
             "values": [
                 wording.bad_counts(stats)
                 for finding in report.findings
@@ -62,8 +61,8 @@ def test_the_extension_has_the_packages_version() -> None:
 
 def test_the_extension_reads_the_format_that_python_writes() -> None:
     source = (SOURCES / "src" / "report" / "format.ts").read_text(encoding="utf-8")
-    assert f"MIME_TYPE = '{MIME_TYPE}'" in source
-    assert f"VERSION = {VERSION};" in source
+    assert f"MIME_TYPE = '{Report.MIME_TYPE}'" in source
+    assert f"VERSION = {Report.VERSION};" in source
     assert f"PREFLIGHT_MIME_TYPE = '{Preflight.MIME_TYPE}'" in source
     assert f"PREFLIGHT_FORMAT = '{Preflight.FORMAT}'" in source
 

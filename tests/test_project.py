@@ -221,7 +221,7 @@ def test_a_terminal_without_unicode_still_gets_the_report(saved: Path) -> None:
         (None, "No such file"),
         ("not JSON", "not a nanhunt report"),
         ("[]", "not a nanhunt report"),
-        (json.dumps({"format": report.FORMAT, "version": 99}), "version 99"),
+        (json.dumps({"format": report.Report.FORMAT, "version": 99}), "version 99"),
     ],
 )
 def test_a_file_that_is_no_report_is_named_in_one_line(

@@ -9,7 +9,8 @@ import nbformat
 from kernel import ROOT, execute
 from nbclient.exceptions import CellExecutionError
 
-from nanhunt.records.report import FILE_SUFFIX, load_report
+from nanhunt.records.record import FILE_SUFFIX
+from nanhunt.records.report import load_report
 
 SOURCE = ROOT / "examples" / "01_first_hunt.ipynb"
 OUT = ROOT / "build" / "demo"

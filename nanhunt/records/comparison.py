@@ -1,11 +1,15 @@
-"""What a comparison with a baseline found: frozen records, and their JSON form."""
+"""What a comparison with a baseline found: frozen records."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from nanhunt.records.record import Shown
+from nanhunt.records.record import Record
+from nanhunt.render.comparison import tell_comparison
+
+if TYPE_CHECKING:
+    from nanhunt.render.story import Story
 from nanhunt.records.report import Source
 
 
@@ -57,7 +61,7 @@ class Pair:
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison(Shown):
+class Comparison(Record):
     """The result of `nanhunt.compare`.
 
     Attributes:
@@ -73,7 +77,6 @@ class Comparison(Shown):
 
     FORMAT: ClassVar[str] = "nanhunt.comparison"
     LINES: ClassVar[int] = 40
-    TELL: ClassVar[str] = "tell_comparison"
 
     title: str
     first_dtype: Pair | None = None
@@ -83,6 +86,10 @@ class Comparison(Shown):
     weights_unmatched: tuple[str, ...] = ()
     inputs: str = "shared"
     notes: tuple[str, ...] = ()
+
+    def story(self) -> Story:
+        """The first differences, then every pair."""
+        return tell_comparison(self)
 
     def identical(self, call: str) -> bool:
         """Whether all operations of a torch function, e.g. `"stft"`, gave the same bits."""

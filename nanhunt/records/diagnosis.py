@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from nanhunt.records.record import Shown
+from nanhunt.records.record import Record
+from nanhunt.render.diagnosis import tell_diagnosis
+
+if TYPE_CHECKING:
+    from nanhunt.render.story import Story
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +160,7 @@ class Timeline:
 
 
 @dataclasses.dataclass(frozen=True)
-class Diagnosis(Shown):
+class Diagnosis(Record):
     """The result of `nanhunt.doctor`.
 
     Attributes:
@@ -176,8 +180,6 @@ class Diagnosis(Shown):
     """
 
     FORMAT: ClassVar[str] = "nanhunt.diagnosis"
-    LINES: ClassVar[int] = 60
-    TELL: ClassVar[str] = "tell_diagnosis"
 
     path: str
     layout: str
@@ -191,6 +193,10 @@ class Diagnosis(Shown):
     repair: Repair | None = None
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+
+    def story(self) -> Story:
+        """The verdict, what is bad, and what was repaired."""
+        return tell_diagnosis(self)
 
     @property
     def healthy(self) -> bool:

@@ -1,13 +1,15 @@
-"""What a guard did: numbers and strings only."""
+"""What guards did: in a training loop, and in an evaluation."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-_SHOWN = 5  # failures listed when it is printed
+from nanhunt.records.record import Record
+from nanhunt.render.guard import tell_evaluation, tell_guard
 
-ACTIONS = ("skipped", "restored buffers", "rolled back", "stopped")
+if TYPE_CHECKING:
+    from nanhunt.render.story import Story
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +35,7 @@ class GuardEvent:
 
 
 @dataclasses.dataclass(frozen=True)
-class GuardReport:
+class GuardReport(Record):
     """What a guard has done so far.
 
     Attributes:
@@ -44,6 +46,9 @@ class GuardReport:
         stopped: why it ended the loop, or an empty string.
         notes: what could not be done.
     """
+
+    FORMAT: ClassVar[str] = "nanhunt.guard"
+    LINES: ClassVar[int] = 12
 
     steps: int
     checks: int
@@ -62,21 +67,43 @@ class GuardReport:
         """Whether nothing went bad."""
         return not self.failures and not self.stopped
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain JSON data."""
-        return {**dataclasses.asdict(self), "failures": self.failures, "healthy": self.healthy}
+    def story(self) -> Story:
+        """How many steps went bad, and what was done with them."""
+        return tell_guard(self)
 
-    def __str__(self) -> str:
-        if self.healthy:
-            lines = [f"✓ {self.steps} steps, nothing went bad"]
-        else:
-            counted = ", ".join(
-                f"{self.counts[name]} {name}" for name in ACTIONS if name in self.counts
-            )
-            lines = [f"✗ {self.failures} of {self.steps} steps went bad: {counted}"]
-        lines += [f"  {event}" for event in self.events[:_SHOWN]]
-        if self.failures > _SHOWN:
-            lines.append(f"  and {self.failures - _SHOWN} more")
-        if self.stopped:
-            lines.append(f"  stopped: {self.stopped}")
-        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+    def derived(self) -> dict[str, Any]:
+        """The count of failures, and whether there was none."""
+        return {"failures": self.failures, "healthy": self.healthy}
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation(Record):
+    """What a guarded evaluation did.
+
+    Attributes:
+        calls: how often the model was called.
+        finite: calls with no NaN and no +Inf in their output (-Inf alone is a mask).
+        bad_inputs: calls that were given a NaN or a +Inf (-Inf alone is a mask here too).
+        poisoned: parameters and buffers that were not finite when it began.
+    """
+
+    FORMAT: ClassVar[str] = "nanhunt.evaluation"
+    LINES: ClassVar[int] = 12
+
+    calls: int
+    finite: int
+    bad_inputs: int
+    poisoned: tuple[str, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether there was something to evaluate, and all of it was finite."""
+        return not self.poisoned and 0 < self.calls == self.finite
+
+    def story(self) -> Story:
+        """How many batches were valid, and why not all."""
+        return tell_evaluation(self)
+
+    def derived(self) -> dict[str, Any]:
+        """Whether it is healthy."""
+        return {"healthy": self.healthy}

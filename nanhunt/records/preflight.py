@@ -1,11 +1,15 @@
-"""What a preflight found: frozen records of numbers and strings, and their JSON form."""
+"""What a preflight found: frozen records of numbers and strings."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from nanhunt.records.record import Shown
+from nanhunt.records.record import Record
+from nanhunt.render.preflight import tell_preflight
+
+if TYPE_CHECKING:
+    from nanhunt.render.story import Story
 from nanhunt.records.report import Source
 
 
@@ -85,7 +89,7 @@ class ParameterCount:
 
 
 @dataclasses.dataclass(frozen=True)
-class Preflight(Shown):
+class Preflight(Record):
     """The result of `nanhunt.preflight`.
 
     Attributes:
@@ -98,8 +102,6 @@ class Preflight(Shown):
     """
 
     FORMAT: ClassVar[str] = "nanhunt.preflight"
-    LINES: ClassVar[int] = 60
-    TELL: ClassVar[str] = "tell_preflight"
     MIME_TYPE: ClassVar[str] = "application/vnd.nanhunt.preflight.v1+json"
 
     title: str
@@ -108,6 +110,10 @@ class Preflight(Shown):
     regions: tuple[AutocastRegion, ...] = ()
     parameters: tuple[ParameterCount, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def story(self) -> Story:
+        """Warnings first, then what ran in which precision."""
+        return tell_preflight(self)
 
     @property
     def warnings(self) -> tuple[Fact, ...]:

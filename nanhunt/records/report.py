@@ -1,27 +1,17 @@
-"""What a hunt found: frozen records of numbers and strings, and their JSON form.
-
-Nothing here holds a tensor, a module, a traceback or a closure, so a report can
-outlive the run, cross processes and be saved. Only the standard library is used.
-
-JSON has no NaN and no infinities, so a non-finite number in a float field is
-written as the string "nan", "inf" or "-inf" and read back from it.
-"""
+"""What a hunt found: frozen records of numbers and strings."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from nanhunt.errors import ReportFormatError
-from nanhunt.records.codec import decode, encode
 from nanhunt.records.histogram import Histogram
+from nanhunt.records.record import Record
+from nanhunt.render.report import tell_report
 
-FORMAT = "nanhunt.report"
-VERSION = 1
-MIME_TYPE = "application/vnd.nanhunt.report.v1+json"
-FILE_SUFFIX = ".nanhunt.json"
+if TYPE_CHECKING:
+    from nanhunt.render.story import Story
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +178,7 @@ class Finding:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class Report(Record):
     """The result of a hunt.
 
     Attributes:
@@ -202,6 +192,10 @@ class Report:
         environment: versions and devices, e.g. `{"torch": "2.13.0"}`.
         costs: measured seconds and ratios, e.g. `{"step_seconds": 0.1}`.
     """
+
+    FORMAT: ClassVar[str] = "nanhunt.report"
+    LINES: ClassVar[int] = 24
+    MIME_TYPE: ClassVar[str] = "application/vnd.nanhunt.report.v1+json"
 
     steps_run: int
     findings: tuple[Finding, ...] = ()
@@ -222,52 +216,13 @@ class Report:
         """True when there is no critical finding."""
         return self.finding is None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain JSON data; `from_dict` reads it back."""
-        body = encode(self)
-        return {"format": FORMAT, "version": VERSION, "healthy": self.healthy, **body}
+    def story(self) -> Story:
+        """The verdict, the line, why, the remedy, and the evidence."""
+        return tell_report(self)
 
-    @classmethod
-    def from_dict(cls, data: Any) -> Report:
-        """Reads what `to_dict` made.
-
-        Raises:
-            ReportFormatError: the data is no report, of an unknown version, or damaged.
-        """
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise ReportFormatError("this is not a nanhunt report: its `format` is missing")
-        if data.get("version") != VERSION:
-            raise ReportFormatError(
-                f"this report has version {data.get('version')!r}; this nanhunt reads version "
-                f"{VERSION}. Install the version of nanhunt that wrote it, or a newer one."
-            )
-        return decode(cls, data, "report")
-
-    def save(self, path: str | Path) -> Path:
-        """Writes the report as JSON; the name is given the suffix `.nanhunt.json`."""
-        path = Path(path)
-        if not path.name.endswith(FILE_SUFFIX):
-            path = path.with_name(path.name.removesuffix(".json") + FILE_SUFFIX)
-        path.write_text(json.dumps(self.to_dict(), allow_nan=False, indent=1), encoding="utf-8")
-        return path
-
-    def to_html(self, path: str | Path | None = None) -> str:
-        """Returns the report as HTML; with `path` also writes a standalone page there."""
-        from nanhunt import render
-
-        if path is not None:
-            Path(path).write_text(render.html_page(self), encoding="utf-8")
-        return render.html(self)
-
-    def __str__(self) -> str:
-        from nanhunt import render
-
-        return render.text(self)
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        from nanhunt import render
-
-        return render.mime_bundle(self)
+    def derived(self) -> dict[str, Any]:
+        """Whether it is healthy."""
+        return {"healthy": self.healthy}
 
 
 def load_report(path: str | Path) -> Report:
@@ -277,8 +232,4 @@ def load_report(path: str | Path) -> Report:
         ReportFormatError: the file is not JSON, no report, or of an unknown version.
         OSError: the file cannot be read.
     """
-    try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ReportFormatError(f"{path} is not a nanhunt report: {error}") from error
-    return Report.from_dict(data)
+    return Report.load(path)

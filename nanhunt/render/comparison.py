@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
-from nanhunt.records.comparison import Comparison, OpSide, Pair
 from nanhunt.render import wording
 from nanhunt.render.story import Story, Table
+
+if TYPE_CHECKING:
+    from nanhunt.records.comparison import Comparison, OpSide, Pair
 
 _IDENTICAL_NAMED = 8
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
-from nanhunt.records.diagnosis import Diagnosis, Match, Problem, Repair, Timeline
 from nanhunt.render import wording
 from nanhunt.render.story import Change, Story, Table
+
+if TYPE_CHECKING:
+    from nanhunt.records.diagnosis import Diagnosis, Match, Problem, Repair, Timeline
 
 _ALIKE_NAMED = 3
 _SENTENCES, _ROWS = 20, 500

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -17,8 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
-from nanhunt.records.histogram import Histogram
 from nanhunt.render.wording import number
+
+if TYPE_CHECKING:
+    from nanhunt.records.histogram import Histogram
 
 # Exponents of the smallest subnormal and of the largest number. IEEE 754; bfloat16 as in the
 # PyTorch documentation of torch.finfo; float8 from "FP8 Formats for Deep Learning"

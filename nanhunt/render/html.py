@@ -1,11 +1,10 @@
-"""The report as HTML: without scripts, legible without its stylesheet, in the theme's colours."""
+"""A story as HTML: without scripts, legible without its stylesheet, in the theme's colours."""
 
 from __future__ import annotations
 
 from html import escape
 
-from nanhunt.records.report import Report
-from nanhunt.render.story import Story, Table, tell
+from nanhunt.render.story import Story, Table
 
 # JupyterLab's variables first, then VS Code's, then the page's own.
 _STYLE = """
@@ -45,28 +44,18 @@ body{margin:2em auto;padding:0 1.2em;max-width:76em;background:#fff}
 """
 
 
-def html(report: Report) -> str:
-    """Renders a report as a fragment for a notebook's output."""
-    return story_html(tell(report))
-
-
-def html_page(report: Report) -> str:
-    """Renders a report as a page of its own, light and dark, that needs no network."""
-    return story_page(tell(report))
-
-
-def story_page(story: Story) -> str:
-    """A story as a page of its own."""
+def page(story: Story) -> str:
+    """A story as a page of its own, light and dark, that needs no network."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>nanhunt: {escape(story.verdict)}</title>\n</head>\n<body>\n<main>\n"
-        f"{story_html(story)}\n</main>\n<style>{_PAGE_STYLE}</style>\n</body>\n</html>\n"
+        f"{fragment(story)}\n</main>\n<style>{_PAGE_STYLE}</style>\n</body>\n</html>\n"
     )
 
 
-def story_html(story: Story) -> str:
-    """A story as a fragment."""
+def fragment(story: Story) -> str:
+    """A story as a fragment for a notebook's output."""
     kind = f" {story.status}" if story.status in ("healthy", "warning") else ""
     parts = [
         f"<style>{_STYLE}</style>",

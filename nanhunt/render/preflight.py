@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from nanhunt.records.preflight import AutocastRegion, Fact, ModuleFacts, ParameterCount, Preflight
+from typing import TYPE_CHECKING
+
 from nanhunt.render import wording
 from nanhunt.render.story import Story, Table
+
+if TYPE_CHECKING:
+    from nanhunt.records.preflight import (
+        AutocastRegion,
+        Fact,
+        ModuleFacts,
+        ParameterCount,
+        Preflight,
+    )
 
 _NAMES_SHOWN = 6
 

@@ -1,23 +1,16 @@
-"""The report as plain text: the verdict first, under 25 lines, at most 100 columns."""
+"""A story as plain text: the verdict first, at most 100 columns."""
 
 from __future__ import annotations
 
 import textwrap
 
-from nanhunt.records.report import Report
-from nanhunt.render.story import Story, Table, tell
+from nanhunt.render.story import Story, Table
 
 WIDTH = 100
-LINES = 24
 
 
-def text(report: Report) -> str:
-    """Renders a report for a terminal or a log."""
-    return story_text(tell(report))
-
-
-def story_text(story: Story, lines: int = LINES) -> str:
-    """Renders a story in at most so many lines."""
+def text(story: Story, lines: int) -> str:
+    """Renders a story for a terminal or a log, in at most so many lines."""
     return "\n".join(_lines(story, lines))
 
 

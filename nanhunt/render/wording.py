@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import unicodedata
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
-from nanhunt.records.report import Finding, Source, TensorStats
+if TYPE_CHECKING:
+    from nanhunt.records.report import Finding, Source, TensorStats
+
 
 KINDS = {
     "nan": "NaN",

@@ -10,8 +10,7 @@ from typing import Any
 import nbformat
 
 from nanhunt.records.histogram import Bin, Histogram
-from nanhunt.records.report import MIME_TYPE, Finding, Frame, Report, Source, TensorStats, Trial
-from nanhunt.render import mime_bundle
+from nanhunt.records.report import Finding, Frame, Report, Source, TensorStats, Trial
 
 STEP = """def step_fn():
     optimizer.zero_grad()
@@ -106,7 +105,7 @@ def write(path: Path, data: Any, *cells: str) -> None:
         cells: sources of the cells before; by default one to set up, and the step.
     """
     sources = cells or ("import torch", STEP, "%nanhunt model step_fn")
-    bundle = mime_bundle(data) if isinstance(data, Report) else {MIME_TYPE: data}
+    bundle = data._repr_mimebundle_() if isinstance(data, Report) else {Report.MIME_TYPE: data}
     bundle.setdefault("text/plain", "a report")
     notebook = nbformat.v4.new_notebook()
     notebook.cells = [

@@ -11,7 +11,7 @@ import pytest
 from jupyter_client.blocking import BlockingKernelClient
 from jupyter_client.manager import KernelManager, start_new_kernel
 
-from nanhunt.records.report import MIME_TYPE
+from nanhunt.records.report import Report
 
 SETUP = """
 %load_ext nanhunt
@@ -62,8 +62,8 @@ def test_the_report_is_the_cells_result_in_every_form(kernel: Any) -> None:
     _, client = kernel
     found = outputs(client, client.execute("%nanhunt model step"))
     (result,) = [o for o in found if o["type"] == "execute_result"]
-    assert {"text/plain", "text/html", MIME_TYPE} <= set(result["data"])
-    report = result["data"][MIME_TYPE]
+    assert {"text/plain", "text/html", Report.MIME_TYPE} <= set(result["data"])
+    report = result["data"][Report.MIME_TYPE]
     assert report["findings"][0]["op"] == "aten.log.default"
     assert report["findings"][0]["source"]["cell"] == 1
     assert not [o for o in found if o["type"] == "error"]
@@ -80,8 +80,8 @@ def test_an_interrupt_gives_a_partial_report_and_the_kernel_lives(kernel: Any) -
     manager.interrupt_kernel()
     found = outputs(client, request)
     (result,) = [o for o in found if o["type"] == "execute_result"]
-    assert result["data"][MIME_TYPE]["interrupted"]
-    assert result["data"][MIME_TYPE]["steps_run"] > 3
+    assert result["data"][Report.MIME_TYPE]["interrupted"]
+    assert result["data"][Report.MIME_TYPE]["steps_run"] > 3
     alive = outputs(client, client.execute("print(1 + 1)"))
     assert any(o.get("text") == "2\n" for o in alive)
 

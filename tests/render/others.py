@@ -1,4 +1,4 @@
-"""A preflight, a comparison and diagnoses made by hand, for the renderers."""
+"""Records other than reports, made by hand, for the renderers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from nanhunt.records.diagnosis import (
     Repair,
     Timeline,
 )
+from nanhunt.records.guard import Evaluation, GuardEvent, GuardReport
 from nanhunt.records.preflight import AutocastRegion, Fact, ModuleFacts, ParameterCount, Preflight
+from nanhunt.records.recalibration import Recalibration
 from nanhunt.records.report import Source
 
 LINE = Source("train.py", 12, 'with torch.autocast("cuda"):', "forward")
@@ -135,3 +137,27 @@ def timeline(name: str = "step_000400.pt") -> Diagnosis:
         timeline=Timeline(9, order, looks, "step_000300.pt", name),
         seconds=1.5,
     )
+
+
+def guard(name: str = "norm.running_mean") -> GuardReport:
+    many = tuple(f"gradient of layers.{i}.weight" for i in range(5))
+    return GuardReport(
+        steps=12_043,
+        checks=12_043,
+        counts={"skipped": 3, "stopped": 1},
+        events=(
+            GuardEvent(301, ("loss", f"buffer {name}"), "skipped", f"bundles/{name}_301.pt"),
+            GuardEvent(302, many, "skipped"),
+            GuardEvent(12_042, ("another rank",), "stopped"),
+        ),
+        stopped=f"bad before the step began: {name}",
+        notes=(f"no bundle of step 302: {name}",),
+    )
+
+
+def evaluation(name: str = "norm.running_mean") -> Evaluation:
+    return Evaluation(40, 0, 0, tuple(f"{name}{i}" for i in range(7)))
+
+
+def recalibration(name: str = "encoder.norm") -> Recalibration:
+    return Recalibration((name, f"{name}.1"), 1_200, 2)

@@ -1,24 +1,26 @@
-"""Preflight, comparison and diagnosis: golden, narrow enough, and safe with whatever names hold."""
+"""Records other than reports: golden, narrow enough, and safe with whatever names hold."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nanhunt.records.comparison import Comparison
-from nanhunt.records.diagnosis import Diagnosis
-from nanhunt.records.preflight import Preflight
-from tests.render.others import comparison, diagnosis, preflight, timeline
+from nanhunt.errors import ReportFormatError
+from tests.render import others
 from tests.render.test_render import GOLDEN, HOSTILE, Reader
 
 RECORDS: dict[str, Callable[..., Any]] = {
-    "preflight": preflight,
-    "comparison": comparison,
-    "diagnosis": diagnosis,
-    "timeline": timeline,
+    "preflight": others.preflight,
+    "comparison": others.comparison,
+    "diagnosis": others.diagnosis,
+    "timeline": others.timeline,
+    "guard": others.guard,
+    "evaluation": others.evaluation,
+    "recalibration": others.recalibration,
 }
 
 
@@ -45,8 +47,16 @@ def test_hostile_names_stay_text(name: str, hostile: str) -> None:
         assert line.isprintable()
 
 
-def test_all_survive_json() -> None:
-    assert Preflight.from_dict(preflight().to_dict()) == preflight()
-    assert Comparison.from_dict(comparison().to_dict()) == comparison()
-    assert Diagnosis.from_dict(diagnosis().to_dict()) == diagnosis()
-    assert Diagnosis.from_dict(timeline().to_dict()) == timeline()
+@pytest.mark.parametrize("name", RECORDS)
+def test_what_was_saved_is_read_back(name: str, tmp_path: Path) -> None:
+    record = RECORDS[name]()
+    path = record.save(tmp_path / name)
+    assert path.name == f"{name}.nanhunt.json"
+    assert type(record).load(path) == record
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_one_kind_of_record_is_not_read_as_another(name: str) -> None:
+    data = {**RECORDS[name]().to_dict(), "format": "nanhunt.else"}
+    with pytest.raises(ReportFormatError, match="this is not a nanhunt"):
+        type(RECORDS[name]()).from_dict(data)

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanhunt import render
-from nanhunt.records.report import MIME_TYPE, Report, Source
-from nanhunt.render.story import tell
+from nanhunt.records.report import Report, Source
+from nanhunt.render.html import page
 from tests.render.reports import REPORTS, finding, report
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -55,7 +54,7 @@ class Reader(html.parser.HTMLParser):
 @pytest.mark.parametrize("kind", ["txt", "html"])
 def test_the_rendering_is_the_golden_one(name: str, kind: str) -> None:
     """NANHUNT_GOLDEN=1 writes the files anew; read the difference before you commit it."""
-    made = render.text(REPORTS[name]) if kind == "txt" else render.html(REPORTS[name])
+    made = str(REPORTS[name]) if kind == "txt" else REPORTS[name].to_html()
     path = GOLDEN / f"{name}.{kind}"
     if os.environ.get("NANHUNT_GOLDEN"):
         path.write_text(made + "\n", encoding="utf-8")
@@ -64,16 +63,16 @@ def test_the_rendering_is_the_golden_one(name: str, kind: str) -> None:
 
 @pytest.mark.parametrize("name", REPORTS)
 def test_the_verdict_comes_first_and_the_text_is_short(name: str) -> None:
-    lines = render.text(REPORTS[name]).splitlines()
-    assert tell(REPORTS[name]).verdict[:80] in lines[0]
+    lines = str(REPORTS[name]).splitlines()
+    assert REPORTS[name].story().verdict[:80] in lines[0]
     assert len(lines) < 25
     assert max(map(len, lines)) <= 100
 
 
 @pytest.mark.parametrize("name", REPORTS)
 def test_html_holds_every_fact_of_the_story(name: str) -> None:
-    words = " ".join(Reader(render.html(REPORTS[name])).words)
-    story = tell(REPORTS[name])
+    words = " ".join(Reader(REPORTS[name].to_html()).words)
+    story = REPORTS[name].story()
     facts = [story.verdict, story.code, *story.others, *story.notes]
     facts += [value for _, value in story.facts]
     facts += [cell for table in story.tables for row in table.rows for cell in row]
@@ -83,8 +82,8 @@ def test_html_holds_every_fact_of_the_story(name: str) -> None:
 
 @pytest.mark.parametrize("name", REPORTS)
 def test_text_holds_every_leading_fact_of_the_story(name: str) -> None:
-    text = " ".join(render.text(REPORTS[name]).split())
-    story = tell(REPORTS[name])
+    text = " ".join(str(REPORTS[name]).split())
+    story = REPORTS[name].story()
     for label, value in story.facts:
         assert f"{label}: {' '.join(value.split())[:60]}" in text
 
@@ -107,29 +106,29 @@ def test_names_from_the_program_are_never_markup_or_terminal_codes(hostile: str)
         title=hostile,
         notes=(hostile,),
     )
-    plain_tags = sorted(set(Reader(render.html(report(finding(), notes=("x",)))).tags))
-    assert sorted(set(Reader(render.html(bad)).tags)) == plain_tags
-    for made in (render.text(bad), render.html(bad), render.html_page(bad)):
+    plain_tags = sorted(set(Reader(report(finding(), notes=("x",)).to_html()).tags))
+    assert sorted(set(Reader(bad.to_html()).tags)) == plain_tags
+    for made in (str(bad), bad.to_html(), page(bad.story())):
         made.encode("utf-8")
         assert "\x1b" not in made
         assert "\u202e" not in made
-    for made in (render.html(bad), render.html_page(bad)):
+    for made in (bad.to_html(), page(bad.story())):
         assert "<script" not in made
         assert "<img" not in made
 
 
 def test_the_page_needs_no_network_and_no_script() -> None:
-    page = render.html_page(REPORTS["two_findings"])
-    assert page.startswith("<!doctype html>")
-    assert "script" not in Reader(page).tags
-    assert "http" not in page
-    assert "prefers-color-scheme" in page
+    made = page(REPORTS["two_findings"].story())
+    assert made.startswith("<!doctype html>")
+    assert "script" not in Reader(made).tags
+    assert "http" not in made
+    assert "prefers-color-scheme" in made
 
 
 def test_the_bundle_holds_every_form() -> None:
     bundle = REPORTS["forward"]._repr_mimebundle_()
-    assert set(bundle) == {"text/plain", "text/html", MIME_TYPE}
-    assert Report.from_dict(bundle[MIME_TYPE]) == REPORTS["forward"]
+    assert set(bundle) == {"text/plain", "text/html", Report.MIME_TYPE}
+    assert Report.from_dict(bundle[Report.MIME_TYPE]) == REPORTS["forward"]
 
 
 @settings(max_examples=60, deadline=None)
@@ -137,7 +136,7 @@ def test_the_bundle_holds_every_form() -> None:
 def test_any_words_fit_into_25_lines_of_100_columns(
     words: str, names: list[str], step: int
 ) -> None:
-    made = render.text(
+    made = str(
         report(
             finding(
                 explanation=words,

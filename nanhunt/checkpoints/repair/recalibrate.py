@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,25 +11,7 @@ from torch import Tensor, nn
 
 from nanhunt.core.tensors.stats import is_bad
 from nanhunt.errors import UsageError
-
-
-@dataclasses.dataclass(frozen=True)
-class Recalibration:
-    """What `recalibrate` did.
-
-    Attributes:
-        layers: module paths of the layers whose statistics are new.
-        batches: batches that went into them.
-        skipped: batches whose statistics were not finite and that were left out.
-    """
-
-    layers: tuple[str, ...]
-    batches: int
-    skipped: int
-
-    def __str__(self) -> str:
-        skipped = f", {self.skipped} left out as not finite" if self.skipped else ""
-        return f"{len(self.layers)} layers computed anew from {self.batches} batches{skipped}"
+from nanhunt.records.recalibration import Recalibration
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -16,44 +15,7 @@ from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.tensors.stats import plain_tensors, real_values
 from nanhunt.core.watch.present import bad_state
 from nanhunt.errors import PoisonedStateError, UsageError
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """What an evaluation did.
-
-    Attributes:
-        calls: how often the model was called.
-        finite: calls with no NaN and no +Inf in their output (-Inf alone is a mask).
-        bad_inputs: calls that were given a NaN or a +Inf (-Inf alone is a mask here too).
-        poisoned: parameters and buffers that were not finite when it began.
-    """
-
-    calls: int
-    finite: int
-    bad_inputs: int
-    poisoned: tuple[str, ...]
-
-    @property
-    def healthy(self) -> bool:
-        """Whether there was something to evaluate, and all of it was finite."""
-        return not self.poisoned and 0 < self.calls == self.finite
-
-    def __str__(self) -> str:
-        told = f"{self.finite} of {self.calls} calls of the model had finite outputs"
-        if self.poisoned:
-            more = f" and {len(self.poisoned) - 5} more" if len(self.poisoned) > 5 else ""
-            return (
-                f"✗ {told}: not finite before it began were {', '.join(self.poisoned[:5])}{more}. "
-                "In train mode BatchNorm uses the batch's own statistics and does not show it."
-            )
-        if not self.calls:
-            return "✗ no batch was evaluated: the loader was empty, or the model was not called"
-        if self.finite == self.calls:
-            return f"✓ {told}"
-        if self.bad_inputs:
-            return f"✗ {told}; {self.bad_inputs} were given inputs that are not finite"
-        return f"✗ {told}, and neither parameters, buffers nor inputs tell why: hunt one such batch"
+from nanhunt.records.guard import Evaluation
 
 
 def validate_guard(model: Any, *, on_poisoned: str = "refuse") -> EvaluationGuard:

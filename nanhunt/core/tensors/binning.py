@@ -96,7 +96,7 @@ def count(
 
     Args:
         tensor: of any floating-point or complex dtype, shape and layout that
-            `nanhunt.core.tensors.stats.real_values` can read. float8 numbers are counted as float32.
+            `stats.real_values` can read. float8 numbers are counted as float32.
         sampled_beyond: how many numbers are sorted into bins at most. Extremes and the counts
             of NaN, infinities, zeros and subnormals are of all numbers in any case.
         scratch: kept by the caller between calls, at most 4 MiB.

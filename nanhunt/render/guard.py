@@ -1,0 +1,67 @@
+"""The telling of what guards did."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nanhunt.render.story import Story, Table
+from nanhunt.render.wording import visible
+
+if TYPE_CHECKING:
+    from nanhunt.records.guard import Evaluation, GuardEvent, GuardReport
+
+_NAMES = 5  # named in a sentence
+_BUNDLES = 3  # named at all
+
+
+def tell_guard(report: GuardReport) -> Story:
+    """Turns a guard's report into its story."""
+    if report.healthy:
+        verdict = f"{report.steps:,} steps, nothing went bad"
+    else:
+        counted = ", ".join(f"{count:,} {action}" for action, count in report.counts.items())
+        verdict = f"{report.failures:,} of {report.steps:,} steps went bad: {counted}"
+    facts = [("stopped", visible(report.stopped, 300))] if report.stopped else []
+    facts += [("bundle", visible(e.bundle, 150)) for e in report.events if e.bundle][:_BUNDLES]
+    return Story(
+        "✓" if report.healthy else "✗",
+        "healthy" if report.healthy else "critical",
+        verdict,
+        tuple(facts),
+        tables=(_events(report),) if report.events else (),
+        notes=tuple(visible(note, 300) for note in report.notes),
+    )
+
+
+def _events(report: GuardReport) -> Table:
+    left = report.failures - len(report.events)
+    caption = "Steps that went bad" + (f" (the first; {left:,} more)" if left > 0 else "")
+    rows = tuple((f"{event.step:,}", event.action, _bad(event)) for event in report.events)
+    return Table(caption, ("step", "action", "not finite"), rows, first=True)
+
+
+def _bad(event: GuardEvent) -> str:
+    more = f" and {len(event.bad) - 3} more" if len(event.bad) > 3 else ""
+    return visible(", ".join(event.bad[:3]), 120) + more
+
+
+def tell_evaluation(result: Evaluation) -> Story:
+    """Turns a guarded evaluation into its story."""
+    told = f"{result.finite:,} of {result.calls:,} calls of the model had finite outputs"
+    facts: list[tuple[str, str]] = []
+    notes: tuple[str, ...] = ()
+    if result.poisoned:
+        more = f" and {len(result.poisoned) - _NAMES} more" if len(result.poisoned) > _NAMES else ""
+        named = visible(", ".join(result.poisoned[:_NAMES]), 300)
+        facts.append(("why", f"not finite before it began: {named}{more}"))
+        notes = ("in train mode BatchNorm uses the batch's own statistics and does not show it",)
+    elif not result.calls:
+        told = "no batch was evaluated"
+        facts.append(("why", "the loader was empty, or the model was not called"))
+    elif result.bad_inputs:
+        facts.append(("why", f"{result.bad_inputs:,} were given inputs that are not finite"))
+    elif not result.healthy:
+        why = "neither parameters, buffers nor inputs tell why: hunt one such batch"
+        facts.append(("why", why))
+    status = ("✓", "healthy") if result.healthy else ("✗", "critical")
+    return Story(*status, told, tuple(facts), notes=notes)
