@@ -20,6 +20,7 @@ from nanhunt.checkpoints.formats.contents import Record, Span
 from nanhunt.checkpoints.judge.examine import Examination, examine
 from nanhunt.checkpoints.judge.scan import PIECE
 from nanhunt.checkpoints.repair.patches import AnyPatch
+from nanhunt.core.program.files import name_once, sync
 from nanhunt.errors import CheckpointError, UsageError
 from nanhunt.records.diagnosis import Change, Repair
 
@@ -87,8 +88,8 @@ def _draft(examination: Examination, patches: list[AnyPatch], draft: Path) -> li
         _compare(file, copy, [*(patch.span for patch in mine), *checksums])
     if path.is_dir():
         for copy in sorted(draft.rglob("*")):
-            _sync(copy)
-        _sync(draft)
+            sync(copy)
+        sync(draft)
     return changes
 
 
@@ -184,43 +185,7 @@ def _left(examination: Examination) -> tuple[str, ...]:
 def _publish(draft: Path, target: Path) -> None:
     """Gives the copy its name in one step, and never over something that is there."""
     try:
-        if draft.is_dir():
-            _require_free(target)
-            draft.rename(target)
-        else:
-            name_once(draft, target)
+        name_once(draft, target)
     except FileExistsError:
         raise UsageError(f"{target} was written meanwhile and is not written over") from None
-    _sync(target.parent)
-
-
-def name_once(draft: Path, target: Path) -> None:
-    """Gives a file another name, which nothing may have yet; its old one may be there still.
-
-    Raises:
-        FileExistsError: something has that name.
-    """
-    try:
-        os.link(draft, target)  # unlike a rename it fails when the name is taken
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links
-        _require_free(target)
-        draft.rename(target)
-
-
-def _require_free(target: Path) -> None:
-    """Raises FileExistsError when there is something under that name."""
-    if os.path.lexists(target):
-        raise FileExistsError(target)
-
-
-def _sync(path: Path) -> None:
-    """Brings a file or the names in a folder onto the disk, where the system can do that."""
-    if os.name == "nt" and path.is_dir():
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(target.parent)

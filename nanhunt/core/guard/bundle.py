@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from nanhunt.checkpoints.repair.writing import name_once
 from nanhunt.core.guard.plain import plain
+from nanhunt.core.program.files import name_once
 from nanhunt.core.program.target import Target, parameters_of
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.core.tensors.stats import plain_tensors, same_bits

@@ -29,7 +29,7 @@ from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.snapshot.installed import Installed
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.core.snapshot.reachable import Surroundings
-from nanhunt.core.watch.sentinel import StepFacts
+from nanhunt.core.watch.step_facts import StepFacts
 from nanhunt.errors import HuntBusyError
 from nanhunt.records.report import Report
 

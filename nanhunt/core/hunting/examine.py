@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nanhunt.core.causes import explained
 from nanhunt.core.causes.scene import Named, Scene
-from nanhunt.core.locate.descent import Origin, Sink
+from nanhunt.core.locate.descent import Origin
 from nanhunt.core.locate.finding import (
     Outside,
     birth_finding,
@@ -25,7 +25,7 @@ from nanhunt.core.observe.op_records import Birth, OpRecord
 from nanhunt.core.tensors.stats import tensor_stats
 from nanhunt.core.watch.magnitudes import Growth
 from nanhunt.core.watch.replay import Replayer
-from nanhunt.core.watch.sentinel import StepFacts
+from nanhunt.core.watch.step_facts import Sink, StepFacts
 from nanhunt.records.report import Finding
 
 

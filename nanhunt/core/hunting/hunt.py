@@ -14,7 +14,6 @@ import torch
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from nanhunt.core.batches import DataEndedError
 from nanhunt.core.hunting.examine import Examiner
 from nanhunt.core.hunting.investigate import Investigation
 from nanhunt.core.hunting.ledger import Ledger, listed, working_scalers
@@ -30,10 +29,12 @@ from nanhunt.core.snapshot.course import Course
 from nanhunt.core.snapshot.installed import Installed
 from nanhunt.core.snapshot.reachable import Surroundings, optimizers_in_memory
 from nanhunt.core.snapshot.snapshot import Snapshot
+from nanhunt.core.snapshot.tape import DataEndedError
 from nanhunt.core.watch.magnitudes import History
 from nanhunt.core.watch.replay import Past, Replayer
 from nanhunt.core.watch.scaler_skips import SkipWatch
-from nanhunt.core.watch.sentinel import Sentinel, StepFacts
+from nanhunt.core.watch.sentinel import Sentinel
+from nanhunt.core.watch.step_facts import StepFacts
 from nanhunt.errors import HuntClosedError, UsageError
 from nanhunt.records.report import Finding, Report
 

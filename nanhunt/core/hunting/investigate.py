@@ -18,7 +18,7 @@ from nanhunt.core.tensors.stats import fingerprint
 from nanhunt.core.trials.prove import Prover
 from nanhunt.core.watch.present import seen_losses
 from nanhunt.core.watch.replay import Replayer
-from nanhunt.core.watch.sentinel import StepFacts
+from nanhunt.core.watch.step_facts import StepFacts
 from nanhunt.records.report import Finding
 
 _BIRTHS_EXPLAINED = 4  # ComplexHalf births that get a replay of their own

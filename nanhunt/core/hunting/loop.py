@@ -21,7 +21,6 @@ from torch.optim import Optimizer
 from nanhunt.core.hunting.examine import Examination, Examiner, attempted, sink_finding
 from nanhunt.core.hunting.ledger import Ledger, listed, working_scalers
 from nanhunt.core.hunting.progress import Progress
-from nanhunt.core.locate.descent import Sink
 from nanhunt.core.observe.observer import Activity, Observer
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.uninterrupted import uninterrupted
@@ -32,7 +31,8 @@ from nanhunt.core.snapshot.tape import Tape
 from nanhunt.core.tensors.stats import count_bad, is_bad, plain_tensors
 from nanhunt.core.watch.present import confirmed, seen_losses
 from nanhunt.core.watch.replay import Replayer
-from nanhunt.core.watch.sentinel import Sentinel, StepFacts
+from nanhunt.core.watch.sentinel import Sentinel
+from nanhunt.core.watch.step_facts import Sink, StepFacts
 from nanhunt.records.report import Finding, Report
 
 _WAITING = 16  # calls in eval mode with gradients on whose inputs are kept for a backward pass

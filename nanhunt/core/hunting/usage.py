@@ -8,7 +8,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from nanhunt.core.program.target import Target
-from nanhunt.core.watch.sentinel import StepFacts
+from nanhunt.core.watch.step_facts import StepFacts
 from nanhunt.errors import NoBackwardError, NoOptimizerError, StepFunctionError
 
 

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from nanhunt.core.program.source_lines import Stack
 from nanhunt.core.program.target import Target, parameters_of
 from nanhunt.core.tensors.stats import as_integers, is_lazy
-from nanhunt.core.watch.sentinel import StepFacts
+from nanhunt.core.watch.step_facts import StepFacts
 
 _SAMPLED = 4  # gradients per optimizer that are followed from update to backward
 _KEPT = 512

@@ -20,6 +20,7 @@ from nanhunt.core.observe import op_table
 from nanhunt.core.observe.observer import Observer
 from nanhunt.core.observe.op_records import OpRecord, Value
 from nanhunt.core.tensors.storage import Region
+from nanhunt.core.watch.step_facts import Sink
 
 Kind = Literal["nan", "inf"]
 
@@ -29,31 +30,6 @@ _ARITHMETIC, _EXTERNAL, _CONSTANT, _UNINITIALISED = "arithmetic", "external", "c
 _Output = tuple[Kind, OpRecord, Value]
 # What finds origins asks for those of a bad output by yielding it, and is sent them.
 _Search = Generator[_Output, frozenset["Origin"], frozenset["Origin"]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Sink:
-    """Something that ended up bad and matters.
-
-    Attributes:
-        kind: `"loss"`, `"gradient"`, `"parameter"`, `"buffer"`, `"state"`, `"operation"`.
-        name: the tensor's name, e.g. `"encoder.weight"`.
-        region: its memory, or None.
-        nan, inf: how many elements are bad.
-        index: number of operations that had run when it was seen.
-    """
-
-    kind: str
-    name: str
-    region: Region | None
-    nan: int
-    inf: int
-    index: int
-
-    def __str__(self) -> str:
-        if self.kind in ("loss", "operation"):
-            return self.name
-        return f"{'optimizer state' if self.kind == 'state' else self.kind} {self.name}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from nanhunt.core.locate.descent import Descent, Origin, Sink
+from nanhunt.core.locate.descent import Descent, Origin
 from nanhunt.core.observe import op_table
 from nanhunt.core.observe.closeup import Closeup
 from nanhunt.core.observe.observer import Observer
 from nanhunt.core.observe.op_records import Birth, Context, OpRecord
-from nanhunt.core.watch.sentinel import StepFacts
+from nanhunt.core.watch.step_facts import Sink, StepFacts
 from nanhunt.records.report import Finding, Source, TensorStats
 
 _REACHES_SHOWN = 12

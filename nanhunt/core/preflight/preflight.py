@@ -20,7 +20,7 @@ from nanhunt.core.program.source_lines import source_of
 from nanhunt.core.program.target import parameters_of
 from nanhunt.core.tensors.stats import count_bad, dtype_name, is_lazy
 from nanhunt.core.watch.present import bad_gradients, bad_state, seen_losses
-from nanhunt.core.watch.sentinel import StepFacts
+from nanhunt.core.watch.step_facts import StepFacts
 from nanhunt.errors import UsageError
 from nanhunt.records.preflight import AutocastRegion, Fact, ModuleFacts, ParameterCount, Preflight
 from nanhunt.records.report import Finding

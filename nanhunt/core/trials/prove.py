@@ -19,7 +19,7 @@ from nanhunt.core.trials.states import skipped_batch
 from nanhunt.core.trials.table import half_modules, is_half_precision, remedies_for
 from nanhunt.core.trials.widen import modules_in_float32
 from nanhunt.core.watch.replay import Replayer
-from nanhunt.core.watch.sentinel import StepFacts
+from nanhunt.core.watch.step_facts import StepFacts
 from nanhunt.records.report import Finding, Trial
 
 SECONDS = 120.0  # for all trials of a finding; a person is waiting for the report

@@ -7,10 +7,9 @@ from collections.abc import Collection, Iterable, Iterator
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nanhunt.core.locate.descent import Sink
 from nanhunt.core.program.target import Target
 from nanhunt.core.tensors.stats import count_bad, screen
-from nanhunt.core.watch.sentinel import StepFacts
+from nanhunt.core.watch.step_facts import Sink, StepFacts
 
 Named = tuple[str, str, Tensor]
 

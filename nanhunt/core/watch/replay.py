@@ -20,7 +20,8 @@ from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.snapshot.snapshot import Snapshot
 from nanhunt.core.snapshot.tape import Tape
 from nanhunt.core.tensors.stats import is_bad
-from nanhunt.core.watch.sentinel import Sentinel, StepFacts
+from nanhunt.core.watch.sentinel import Sentinel
+from nanhunt.core.watch.step_facts import StepFacts
 
 Runner = Callable[[], Any]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nanhunt.core.watch.sentinel import StepFacts
+from nanhunt.core.watch.step_facts import StepFacts
 
 
 class SkipWatch:

@@ -23,7 +23,6 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from nanhunt.core.locate.descent import Sink
 from nanhunt.core.observe.observer import Activity, Observer
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.uninterrupted import uninterrupted
@@ -36,6 +35,7 @@ from nanhunt.core.tensors.stats import (
     plain_tensors,
     screen,
 )
+from nanhunt.core.watch.step_facts import Sink, StepFacts
 
 _T = TypeVar("_T")
 
@@ -46,32 +46,6 @@ _T = TypeVar("_T")
 _CARRY_GRADIENTS_ON = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 # First moments are linear in the gradients and go linearly into the parameters, likewise.
 _FIRST_MOMENTS = frozenset({"exp_avg", "momentum_buffer"})
-
-
-class StepFacts:
-    """What one step did, as the sentinel saw it."""
-
-    def __init__(self) -> None:
-        self.backwards = 0
-        self.losses: list[Tensor] = []
-        self.stepped: list[Optimizer] = []
-        self.skipped: list[tuple[GradScaler, Optimizer]] = []
-        self.screens: dict[str, Tensor] = {}
-        self.suspects: list[str] = []
-        self.sinks: list[Sink] = []
-        self.named = False  # whether `sinks` are all that is bad; else `suspects` may be more
-        self.prints: list[tuple[str, tuple[int, int]]] = []
-        self.returned: Any = None
-        self.scaled = False
-        self.loss_size: float | None = None
-        self.plain_step_with_scaler = False
-        self.scaled_twice = False
-        self.gradients: dict[str, Tensor] = {}
-
-    @property
-    def bad(self) -> bool:
-        """Whether anything tripped."""
-        return bool(self.suspects or self.sinks)
 
 
 class Sentinel:
