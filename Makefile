@@ -36,7 +36,7 @@ $(MODULES): labextension/package.json labextension/yarn.lock | $(READY)
 	$(JLPM) install --immutable
 	touch $@
 
-$(EXTENSION): $(READY) $(MODULES) labextension/tsconfig.json $(wildcard labextension/s*/* labextension/src/*/*)
+$(EXTENSION): $(READY) $(MODULES) labextension/tsconfig.json nanhunt/panel/controls.json $(wildcard labextension/s*/* labextension/src/*/*)
 	$(JLPM) build
 	rm -rf $(LINKED) && mkdir -p $(dir $(LINKED)) && ln -s $(abspath $(dir $@)) $(LINKED)
 

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from typing import Any
 
 import ipywidgets as widgets
 
-BUTTONS = (
-    # name, label, icon, what it does
-    ("step", "Step", "step-forward", "One training step; paused inside a step: the rest of it"),
-    ("run", "Run", "play", "Steps until something is bad, or as many as are given beside"),
-    ("hunt", "Hunt", "search", "Steps until something is bad, then finds the cause"),
-    ("pause", "Pause", "pause", "Stop at the next module, or after this step"),
-    ("into", "Into", "arrow-down", "On to the next module, inside this one if there is any"),
-    ("over", "Over", "arrow-right", "Run the module that the step stands before"),
-    ("out", "Out", "arrow-up", "On until the module around this one has run"),
-    ("resume", "Continue", "forward", "On to the next breakpoint"),
-    ("back", "Back", "undo", "To the start of this step, then to the steps before"),
-    ("replay", "Replay step", "refresh", "Run the last step once more and measure every module"),
-    ("stop", "Stop", "stop", "Undo the unfinished step and let go of everything"),
-)
+from nanhunt.panel.controls import CONTROLS
+
 KINDS = (
     ("Activation", "activation"),
     ("Gradient", "gradient"),
@@ -31,14 +20,13 @@ KINDS = (
     ("All modules over time", "timeline"),
 )
 NO_BREAKPOINTS = ("no breakpoints",)
-_ROWS = ((0, 4), (4, 8), (8, 11))
 
 
 class Face:
     """Every widget, made once.
 
     Attributes:
-        buttons: by the names in `BUTTONS`.
+        buttons: by the names in `CONTROLS`.
         status, style, picture, log: HTML, written by the panel.
         modules: the list; `page` and `pages` move through it.
         box: all of it.
@@ -49,10 +37,13 @@ class Face:
         self.status = widgets.HTML()
         self.style = widgets.HTML(layout={"display": "flex", "height": "0", "margin": "0"})
         self.buttons = {
-            name: widgets.Button(
-                description=label, icon=icon, tooltip=told, layout={"width": "auto"}
+            each.name: widgets.Button(
+                description=each.button,
+                icon=each.icon,
+                tooltip=each.hint,
+                layout={"width": "auto"},
             )
-            for name, label, icon, told in BUTTONS
+            for each in CONTROLS
         }
         self.steps = widgets.BoundedIntText(
             steps, 1, 10_000_000, description="steps", tooltip="How many steps Run and Hunt make",
@@ -114,10 +105,9 @@ class Face:
 
     def _laid_out(self) -> Any:
         flow = {"flex_flow": "row wrap", "align_items": "center"}
-        names = [name for name, *_ in BUTTONS]
         groups = [
-            widgets.HBox([self.buttons[name] for name in names[first:last]], layout=flow)
-            for first, last in _ROWS
+            widgets.HBox([self.buttons[each.name] for each in group], layout=flow)
+            for _, group in itertools.groupby(CONTROLS, lambda each: each.group)
         ]
         toolbar = widgets.HBox([*groups, self.steps, self.statistics], layout=flow)
         finder = widgets.HBox(

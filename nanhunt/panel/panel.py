@@ -143,8 +143,8 @@ class Panel:
             "replay": lambda: self._job("replay", self._replay),
             "stop": self._stop,
         }
-        for name, command in commands.items():
-            self._on_click(face.buttons[name], functools.partial(self._obey, command))
+        for name, button in face.buttons.items():  # a control without a command is a KeyError
+            self._on_click(button, functools.partial(self._obey, commands[name]))
         self._on_click(face.add, lambda: self._obey(self._add_breakpoint))
         self._on_click(face.remove, lambda: self._obey(self._remove_breakpoint))
         self._on_click(face.earlier, lambda: self._turn(-1))

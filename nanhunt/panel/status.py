@@ -10,6 +10,7 @@ from nanhunt.core.stepping.stepper import PAUSED, RUNNING
 from nanhunt.core.tensors.binning import histogram
 from nanhunt.core.tensors.stats import dtype_name
 from nanhunt.interactive import Hunt
+from nanhunt.panel.controls import possible
 from nanhunt.records.histogram import Histogram
 from nanhunt.records.report import Finding
 from nanhunt.render import wording
@@ -86,22 +87,7 @@ def enabled(hunt: Hunt, busy: bool) -> dict[str, bool]:
         hunt: the hunt.
         busy: whether a step is running.
     """
-    paused = hunt.stepper.state == PAUSED
-    idle = not busy and not paused
-    ran = hunt.steps_run > 0
-    return {
-        "step": not busy,
-        "run": idle,
-        "hunt": idle,
-        "pause": busy,
-        "into": not busy,
-        "over": paused,
-        "out": paused,
-        "resume": paused,
-        "back": paused or busy or ran,
-        "replay": idle and ran,
-        "stop": True,
-    }
+    return possible(busy, hunt.stepper.state == PAUSED, hunt.steps_run)
 
 
 def remote_state(hunt: Hunt, progress: str, notice: str, able: dict[str, bool]) -> dict[str, Any]:

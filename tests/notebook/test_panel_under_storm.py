@@ -9,11 +9,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from nanhunt.panel.face import BUTTONS, KINDS
+from nanhunt.panel.controls import CONTROLS
+from nanhunt.panel.face import KINDS
 from tests.notebook.panels import SETUP, Front, front
 
 CLICKS = 2_000
-LABELS = [label for name, label, *_ in BUTTONS if name != "stop"]
+LABELS = [each.button for each in CONTROLS if each.name != "stop"]
 
 DEEP = """
 class Deep(nn.Module):

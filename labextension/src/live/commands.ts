@@ -3,8 +3,7 @@ import type { JupyterFrontEnd } from '@jupyterlab/application';
 import type { ICommandPalette } from '@jupyterlab/apputils';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import type { Live } from './live';
-import { COMMAND_NAMES } from './state';
-import { commandWords } from './wording';
+import { CONTROLS } from './state';
 
 /** Adds `nanhunt:step` and so on, possible when the hunt of the current notebook can do it. */
 export function addLiveCommands(
@@ -13,13 +12,11 @@ export function addLiveCommands(
   trans: TranslationBundle,
   palette: ICommandPalette | null
 ): void {
-  const words = commandWords(trans);
-  for (const name of COMMAND_NAMES) {
-    const { label, caption } = words[name];
+  for (const { name, menu, hint } of CONTROLS) {
     const command = `nanhunt:${name}`;
     app.commands.addCommand(command, {
-      label,
-      caption,
+      label: trans.__(menu),
+      caption: trans.__(hint),
       execute: () => live.give(name),
       isEnabled: () => live.can(name),
       describedBy: { args: { type: 'object', properties: {} } }
@@ -27,6 +24,6 @@ export function addLiveCommands(
     palette?.addItem({ command, category: 'nanhunt' });
   }
   live.changed.connect(() => {
-    COMMAND_NAMES.forEach(name => app.commands.notifyCommandChanged(`nanhunt:${name}`));
+    CONTROLS.forEach(({ name }) => app.commands.notifyCommandChanged(`nanhunt:${name}`));
   });
 }

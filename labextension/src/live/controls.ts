@@ -4,9 +4,7 @@ import { button, h } from '../dom';
 import { visible } from '../report/text';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import type { Live } from './live';
-import { COMMAND_NAMES } from './state';
-import type { CommandName } from './state';
-import { commandWords } from './wording';
+import { CONTROLS } from './state';
 
 export class Controls extends Widget {
   constructor(
@@ -17,13 +15,11 @@ export class Controls extends Widget {
     this.addClass('nanhunt-Live');
     this.node.setAttribute('role', 'group');
     this.node.setAttribute('aria-label', trans.__('Live hunt'));
-    const words = commandWords(trans);
-    for (const name of COMMAND_NAMES) {
-      const { short, caption } = words[name];
+    for (const { name, button: label, hint } of CONTROLS) {
       // A person who presses a button again and again keeps the focus while it cannot be pressed,
       // which `disabled` would take away.
-      const made = button(short, () => this._live.give(name), {
-        title: caption,
+      const made = button(trans.__(label), () => this._live.give(name), {
+        title: trans.__(hint),
         class: 'nanhunt-Live-button'
       });
       this._buttons.set(name, made);
@@ -59,7 +55,7 @@ export class Controls extends Widget {
 
   private readonly _headline = h('p', { role: 'status' });
   private readonly _notice = h('p', { class: 'nanhunt-Live-notice', role: 'status' });
-  private readonly _buttons = new Map<CommandName, HTMLButtonElement>();
+  private readonly _buttons = new Map<string, HTMLButtonElement>();
 }
 
 /** Leaves equal text alone, which would be read out once more. */

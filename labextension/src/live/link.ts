@@ -14,7 +14,7 @@ import type { IDisposable } from '@lumino/disposable';
 import { Signal } from '@lumino/signaling';
 import type { ISignal } from '@lumino/signaling';
 import { decodeState, TARGET } from './state';
-import type { CommandName, ILiveState } from './state';
+import type { ILiveState } from './state';
 
 /** Statuses of a kernel that has lost all it knew. */
 const LOST: readonly Kernel.Status[] = [
@@ -54,7 +54,7 @@ export class Link implements IDisposable {
   }
 
   /** Gives a command; one that is not possible now is not sent. */
-  give(command: CommandName): void {
+  give(command: string): void {
     if (this._state?.possible.has(command)) {
       this._send({ command });
     }

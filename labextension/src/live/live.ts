@@ -4,7 +4,7 @@ import type { IDisposable } from '@lumino/disposable';
 import { Signal } from '@lumino/signaling';
 import type { ISignal } from '@lumino/signaling';
 import { Link } from './link';
-import type { CommandName, ILiveState } from './state';
+import type { ILiveState } from './state';
 
 export class Live implements IDisposable {
   constructor(private readonly _tracker: INotebookTracker) {
@@ -28,12 +28,12 @@ export class Live implements IDisposable {
   }
 
   /** Whether a command can be given now. */
-  can(command: CommandName): boolean {
+  can(command: string): boolean {
     return this.state?.possible.has(command) ?? false;
   }
 
   /** Gives a command to the hunt of the current notebook. */
-  give(command: CommandName): void {
+  give(command: string): void {
     this._link?.give(command);
   }
 

@@ -1,24 +1,21 @@
 /** What the kernel says of a live hunt, and the commands that one can be given. */
+import table from './controls.json';
 
 /** Name of the comm; the same stands in `nanhunt/panel/remote.py`. */
 export const TARGET = 'nanhunt.hunt';
 
-/** The commands, in the order of the panel's buttons. */
-export const COMMAND_NAMES = [
-  'step',
-  'run',
-  'hunt',
-  'pause',
-  'into',
-  'over',
-  'out',
-  'resume',
-  'back',
-  'replay',
-  'stop'
-] as const;
+/** A command of a live hunt; `controls.json` comes from `nanhunt/panel/`, the table of both. */
+export interface IControl {
+  readonly name: string;
+  /** On a button, as in the panel. */
+  readonly button: string;
+  /** In the palette and in menus. */
+  readonly menu: string;
+  readonly hint: string;
+}
 
-export type CommandName = (typeof COMMAND_NAMES)[number];
+/** The commands, in the order of the panel's buttons. */
+export const CONTROLS: readonly IControl[] = table;
 
 export type Grade = 'calm' | 'busy' | 'alarm';
 
@@ -29,8 +26,8 @@ export interface ILiveState {
   readonly grade: Grade;
   /** What the last command answered, often nothing. */
   readonly notice: string;
-  /** The commands that are possible now. */
-  readonly possible: ReadonlySet<CommandName>;
+  /** Names of the commands that are possible now. */
+  readonly possible: ReadonlySet<string>;
 }
 
 /** Reads the data of a message of the comm; null when it holds no state. */
@@ -45,7 +42,7 @@ export function decodeState(data: unknown): ILiveState | null {
     headline,
     notice: typeof notice === 'string' ? notice : '',
     grade: grade === 'busy' || grade === 'alarm' ? grade : 'calm',
-    possible: new Set(COMMAND_NAMES.filter(name => names.includes(name)))
+    possible: new Set(CONTROLS.map(({ name }) => name).filter(name => names.includes(name)))
   };
 }
 
