@@ -122,7 +122,7 @@ def test_random_damage_ends_in_a_verdict_or_a_refusal(kind: str, tmp_path: Path)
         assert files.everything_in(path) == before
         shutil.rmtree(path.parent)
     assert verdicts["refused"] > rounds // 8, verdicts
-    if kind != "x.safetensors":  # which has no structure to damage beside its header
+    if kind in ("x.pt", "dcp"):  # safetensors has no structure to damage beside its header
         assert verdicts["mended"] > rounds // 20, verdicts
     if kind in ("x.pt", "dcp"):  # the only formats with checksums
         assert verdicts["bad"] > rounds // 20, verdicts

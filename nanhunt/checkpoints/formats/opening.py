@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from nanhunt.checkpoints.formats import distributed, safetensors
-from nanhunt.checkpoints.formats.contents import Contents, Span
-from nanhunt.checkpoints.formats.torchfile import read_archive, read_legacy
+from nanhunt.checkpoints.formats.contents import Contents
+from nanhunt.checkpoints.formats.format import HEAD
+from nanhunt.checkpoints.formats.torchfile import ARCHIVE, LEGACY
 from nanhunt.errors import CheckpointError, CodeNeededError
 
-SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+# Asked in this order; the first whose magic bytes a file begins with reads it.
+FORMATS = (ARCHIVE, safetensors.FORMAT, LEGACY)
+SUFFIXES = tuple(dict.fromkeys(suffix for each in FORMATS for suffix in each.suffixes))
 _INDEX = ".index.json"
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.)")
 _NUMBER = re.compile(r"\d+")
@@ -107,15 +110,12 @@ def _file(path: Path) -> Contents:
     if not path.is_file():
         raise CheckpointError(f"{path}: neither a file nor a folder")
     with path.open("rb") as stream:
-        first = stream.read(512)
+        first = stream.read(HEAD)
     if not size:
         raise CheckpointError(f"{path}: the file is empty; take an earlier one")
-    if first[:4] == b"PK\x03\x04":
-        return read_archive(Span(path, 0, size))
-    if first[8:9] == b"{" and int.from_bytes(first[:8], "little") <= size:
-        return safetensors.read(path)
-    if first[:1] == b"\x80":  # a pickle
-        return read_legacy(path)
+    for known in FORMATS:
+        if known.begins(first, size):
+            return known.read(path)
     for magic, meaning in _OTHERS.items():
         if first.lstrip().startswith(magic):
             raise CheckpointError(f"{path}: {meaning}")

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from nanhunt.checkpoints.formats.contents import Contents, Entry, Span, row_major
+from nanhunt.checkpoints.formats.format import Format
 from nanhunt.errors import CheckpointError
 
 _LONGEST_HEADER = 100_000_000  # the limit of the reference implementation
@@ -122,3 +123,10 @@ def _check_layout(path: Path, ranges: list[tuple[int, int]], start: int, end: in
         place = last
     if place != end:
         raise _damaged(path, f"{end - place:,} bytes at its end belong to no tensor")
+
+
+FORMAT = Format(
+    (".safetensors",),
+    lambda head, size: head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size,
+    read,
+)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from nanhunt.checkpoints.formats import archive, legacy
+from nanhunt.checkpoints.formats import archive
 from nanhunt.checkpoints.formats.contents import (
     DEPTH,
     Contents,
@@ -29,6 +29,7 @@ from nanhunt.checkpoints.formats.contents import (
     extent,
     leaves,
 )
+from nanhunt.checkpoints.formats.format import Format
 from nanhunt.errors import CheckpointError, CodeNeededError
 
 _NAMES_SHOWN = 5
@@ -75,19 +76,12 @@ def read_legacy(path: Path) -> Contents:
         CheckpointError: it is damaged, or would need code to be run.
     """
     contents = Contents(path, "torch.save, the format before torch 1.6", files=[path])
-    contents.notes.append("the old format has no directory: all of it was read into memory")
-    tree = _load(Span(path, 0, path.stat().st_size), "cpu")
-    tensors = [value for _, value in leaves(tree) if isinstance(value, Tensor)]
-    found = legacy.places(path, tensors)
-    if found is None:
-        contents.notes.append("its tensors are not where they are expected: no repair in place")
-    program, spans = found or (None, {})
-    for keys, value in leaves(tree):
-        if isinstance(value, Tensor) and spans:
-            storage = spans[value.untyped_storage()._cdata]
-            contents.entries.append(_placed(contents, keys, value, storage, None))
-        else:
-            _add(contents, keys, value, {}, program, None)
+    contents.notes.append(
+        "the format before torch 1.6 has no directory: all of it was read into memory, and it is "
+        "not repaired; load it and save it anew with torch.save"
+    )
+    for keys, value in leaves(_load(Span(path, 0, path.stat().st_size), "cpu")):
+        _add(contents, keys, value, {}, None, None)
     return contents
 
 
@@ -212,3 +206,13 @@ def _beyond(contents: Contents, keys: Keys) -> CheckpointError:
         f"{contents.path}: {'.'.join(keys)[:100]} reaches beyond the bytes that are stored for "
         "it: the file is damaged; take an earlier one"
     )
+
+
+_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+
+ARCHIVE = Format(
+    _SUFFIXES,
+    lambda head, _: head.startswith(b"PK\x03\x04"),
+    lambda path: read_archive(Span(path, 0, path.stat().st_size)),
+)
+LEGACY = Format(_SUFFIXES, lambda head, _: head.startswith(b"\x80"), read_legacy)  # a pickle
