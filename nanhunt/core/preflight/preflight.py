@@ -12,7 +12,6 @@ from torch.optim import Optimizer
 
 from nanhunt.core.causes.scene import written_at
 from nanhunt.core.hunting.hunt import Hunt
-from nanhunt.core.locate.descent import Sink
 from nanhunt.core.observe.observer import Activity
 from nanhunt.core.preflight.census import AutocastWatch, CallCensus, OpCensus, OutputCensus
 from nanhunt.core.program.module_stack import ModuleStack, Place
@@ -20,7 +19,7 @@ from nanhunt.core.program.source_lines import source_of
 from nanhunt.core.program.target import parameters_of
 from nanhunt.core.tensors.stats import count_bad, dtype_name, is_lazy
 from nanhunt.core.watch.present import bad_gradients, bad_state, seen_losses
-from nanhunt.core.watch.step_facts import StepFacts
+from nanhunt.core.watch.step_facts import Sink, StepFacts
 from nanhunt.errors import UsageError
 from nanhunt.records.preflight import AutocastRegion, Fact, ModuleFacts, ParameterCount, Preflight
 from nanhunt.records.report import Finding
