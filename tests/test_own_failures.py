@@ -90,9 +90,9 @@ WAYS = [hunted, stepped, looped]
 PLACES = [
     "nanhunt.core.watch.replay.Replayer.replay",
     "nanhunt.core.observe.observer.Observer.__enter__",
-    "nanhunt.core.hunting.examine.judge",
-    "nanhunt.core.hunting.examine.finding_of",
-    "nanhunt.core.hunting.examine.explained",
+    "nanhunt.core.hunting.investigation.judge",
+    "nanhunt.core.hunting.investigation.finding_of",
+    "nanhunt.core.hunting.investigation.explained",
 ]
 ERRORS = [RecursionError, MemoryError, torch.OutOfMemoryError, KeyError]
 
@@ -154,7 +154,7 @@ def test_without_room_to_keep_the_steps_end_nothing_is_replayed(
         present.missing = "no snapshot: no room"
         return present
 
-    monkeypatch.setattr("nanhunt.core.hunting.investigate.end_state", no_room)
+    monkeypatch.setattr("nanhunt.core.hunting.investigation.end_state", no_room)
     check(program, hunted(program), "NoMemoryError")
 
 
@@ -166,7 +166,7 @@ def test_ctrl_c_in_an_examination_goes_through(
         raise KeyboardInterrupt
 
     program = Program()
-    monkeypatch.setattr("nanhunt.core.hunting.examine.judge", stop)
+    monkeypatch.setattr("nanhunt.core.hunting.investigation.judge", stop)
     if way is hunted:
         assert hunted(program).interrupted
         monkeypatch.undo()

@@ -10,29 +10,20 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from nanhunt.core.locate.descent import Origin
-from nanhunt.core.locate.finding import Outside
+from nanhunt.core.locate.starting_tensors import Named, Outside
 from nanhunt.core.observe import op_table
 from nanhunt.core.observe.closeup import Closeup, Selection
 from nanhunt.core.observe.evidence import OpEvidence
 from nanhunt.core.observe.lineage import LightOp, Lineage, Operand
 from nanhunt.core.program.source_lines import Line, source_of
 from nanhunt.core.watch.magnitudes import Growth
-from nanhunt.records.report import Finding, TensorStats
+from nanhunt.records.report import Finding
 
 HALVES = (torch.float16, torch.bfloat16, torch.complex32)
 _CAST_OPS = ("aten._to_copy", "aten.copy_")
 _CASTS = ("half", "bfloat16", "to", "type", "type_as", "float", "double", "__get__")
 _STRAIGHT = 6  # operations that are followed so
 _WIDE = (torch.float32, torch.float64)
-
-
-@dataclasses.dataclass(frozen=True)
-class Named:
-    """A tensor that the step starts from."""
-
-    role: str
-    name: str
-    stats: TensorStats
 
 
 @dataclasses.dataclass

@@ -170,7 +170,7 @@ class _ScriptHunt(LoopHunt):
     @property
     def has_called(self) -> bool:
         """Whether the model has been called in this step."""
-        return bool(self._calls)
+        return bool(self._calls.calls)
 
     def _begin(self) -> None:
         self._tape.next_step()
@@ -188,7 +188,7 @@ class _ScriptHunt(LoopHunt):
 
     def _content(self, bad: Iterable[str]) -> dict[str, Any]:
         """The state stands at the start of the step."""
-        calls = [(call.args, call.kwargs) for call in self._calls]
+        calls = [(call.args, call.kwargs) for call in self._calls.calls]
         given = bundles.Given(*self._tape.batches(), False, calls)
         made = [random for _, end, random in self._tape.items if end is None]
         return bundles.content_of(

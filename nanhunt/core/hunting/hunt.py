@@ -14,8 +14,7 @@ import torch
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from nanhunt.core.hunting.examine import Examiner
-from nanhunt.core.hunting.investigate import Investigation
+from nanhunt.core.hunting.investigation import Context, Investigation
 from nanhunt.core.hunting.ledger import Ledger, listed, working_scalers
 from nanhunt.core.hunting.ledger import last_report as last_report
 from nanhunt.core.hunting.progress import Progress
@@ -396,20 +395,16 @@ class Hunt:
         )
 
     def _investigation(self, number: int) -> Investigation:
-        replayer = self._replayer()
-        batches = [self._course.batches.current] if self._course.batches is not None else []
-        growths, variables = self._history.growths(), self._around.named
-        examiner = Examiner(replayer, batches, number, growths, variables)
-        return Investigation(
-            replayer,
-            examiner,
+        context = Context(
             number,
-            self._ledger,
-            self._progress,
-            trials=self._trials,
-            confirm=self._confirm,
-            backwards=min(self._backwards_before, 1),
+            [self._course.batches.current] if self._course.batches is not None else [],
+            self._around.named,
+            self._history.growths(),
+            min(self._backwards_before, 1),
+            self._trials,
+            self._confirm,
         )
+        return Investigation(self._replayer(), self._ledger, self._progress, context)
 
     # -- for stepping by hand -------------------------------------------------------------------
 

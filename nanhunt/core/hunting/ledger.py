@@ -69,6 +69,10 @@ class Ledger:
         """Puts a fuller finding in the place of one that was added before."""
         self._findings = [by if known is finding else known for known in self._findings]
 
+    def add_cost(self, name: str, amount: float) -> None:
+        """Adds to what something has cost so far, in seconds or replays."""
+        self.costs[name] = self.costs.get(name, 0.0) + amount
+
     def note_first_step(self, observer: Observer) -> None:
         """Takes over what the observed first step shows besides failures."""
         for birth in observer.births:

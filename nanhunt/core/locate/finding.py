@@ -5,31 +5,15 @@ from __future__ import annotations
 import dataclasses
 
 from nanhunt.core.locate.descent import Descent, Origin
+from nanhunt.core.locate.starting_tensors import Outside
 from nanhunt.core.observe import op_table
 from nanhunt.core.observe.closeup import Closeup
 from nanhunt.core.observe.observer import Observer
 from nanhunt.core.observe.op_records import Birth, Context, OpRecord
 from nanhunt.core.watch.step_facts import Sink, StepFacts
-from nanhunt.records.report import Finding, Source, TensorStats
+from nanhunt.records.report import Finding, Source
 
 _REACHES_SHOWN = 12
-
-
-@dataclasses.dataclass(frozen=True)
-class Outside:
-    """A tensor from outside the step that was bad before it.
-
-    Attributes:
-        role: `"parameter"`, `"buffer"`, `"state"`, `"gradient"`, `"batch"` or `"tensor"`.
-        name: its name.
-        module: the module that owns it, or None.
-        stats: what was in it.
-    """
-
-    role: str
-    name: str
-    module: str | None
-    stats: TensorStats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +108,22 @@ def finding_of(
     if origin.external:
         return _external_finding(finding, outside)
     return dataclasses.replace(finding, explanation=_explanation(finding, origin))
+
+
+def sink_finding(facts: StepFacts, step: int) -> Finding:
+    """A finding that only says what was bad at the end, for a step that cannot be replayed."""
+    phases = {"loss": "forward", "gradient": "backward", "parameter": "optimizer"}
+    first = facts.sinks[0] if facts.sinks else None
+    names = [str(sink) for sink in facts.sinks[:_REACHES_SHOWN]] or facts.suspects
+    return Finding(
+        severity="critical",
+        kind="nan" if first is None or first.nan else "inf",
+        phase=phases.get(first.kind, "state") if first else "forward",
+        step=step,
+        tensor=first.name if first and first.kind in ("parameter", "buffer", "state") else None,
+        reaches=tuple(names),
+        explanation="It was seen at the end of the step; which operation made it is not known.",
+    )
 
 
 def birth_finding(birth: Birth, step: int) -> Finding:

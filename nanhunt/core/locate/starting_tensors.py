@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.optim import Optimizer
 
+from nanhunt.core.locate.descent import Origin
+from nanhunt.core.observe.observer import Observer
 from nanhunt.core.program.target import Target
-from nanhunt.core.tensors.stats import plain_tensors
+from nanhunt.core.tensors.stats import plain_tensors, tensor_stats
+from nanhunt.records.report import TensorStats
 
 
 class Item(NamedTuple):
@@ -31,6 +35,89 @@ class Item(NamedTuple):
     def is_statistic(self) -> bool:
         """Whether it is a running average of a normalisation."""
         return self.name.rpartition(".")[2] in ("running_mean", "running_var")
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """A tensor that the step starts from, with its values at the start."""
+
+    role: str
+    name: str
+    stats: TensorStats
+
+
+@dataclasses.dataclass(frozen=True)
+class Outside:
+    """A tensor from outside the step that was bad before it.
+
+    Attributes:
+        role: `"parameter"`, `"buffer"`, `"state"`, `"gradient"`, `"batch"` or `"tensor"`.
+        name: its name.
+        module: the module that owns it, or None.
+        stats: what was in it.
+    """
+
+    role: str
+    name: str
+    module: str | None
+    stats: TensorStats
+
+
+class StartingTensors:
+    """What a step starts from; asked while the state stands at its start.
+
+    Args:
+        target: the model.
+        optimizers: a live list.
+        batches: gives what the step is given and takes, as far as it is known by now.
+        variables: tensors in variables of the step function, by their names.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        optimizers: list[Optimizer],
+        batches: Callable[[], Sequence[Any]],
+        variables: Mapping[str, Tensor],
+    ) -> None:
+        self._target = target
+        self._optimizers = optimizers
+        self._batches = batches
+        self._variables = variables
+
+    def never_masks(self, observer: Observer) -> frozenset[int]:
+        """Storages in which an infinity is no mask: parameters, gradients, states, statistics."""
+        keys = set()
+        for item in self._items():
+            if item.role in ("parameter", "state", "gradient") or item.is_statistic:
+                region = observer.storages.region(item.tensor)
+                if region is not None:
+                    keys.add(region.key)
+        return frozenset(keys)
+
+    def outside(self, observer: Observer, origin: Origin) -> Outside | None:
+        """The tensor that a bad value from outside the step stands in, if it has a name."""
+        if not origin.external or origin.value is None or origin.value.region is None:
+            return None
+        for item in self._items():
+            region = observer.storages.region(item.tensor)
+            if region is not None and region.overlaps(origin.value.region):
+                stats = tensor_stats(item.tensor, item.name)
+                return Outside(item.role, item.name, item.module, stats)
+        return None
+
+    def named(self, observer: Observer) -> dict[int, Named]:
+        """All but gradients, by storage."""
+        named: dict[int, Named] = {}
+        for item in self._items():
+            region = observer.storages.region(item.tensor)
+            if region is not None and item.role != "gradient":
+                stats = tensor_stats(item.tensor, item.name)
+                named.setdefault(region.key, Named(item.role, item.name, stats))
+        return named
+
+    def _items(self) -> list[Item]:
+        return list(items(self._target, self._optimizers, self._batches(), self._variables))
 
 
 def items(
