@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from nanhunt.core.guard.evaluation import validate_guard as validate_guard
     from nanhunt.core.guard.later import hunt_bundle as hunt_bundle
     from nanhunt.core.guard.start import guard as guard
-    from nanhunt.core.hunting.hunt import hunt as hunt
-    from nanhunt.core.hunting.hunt import last_report as last_report
+    from nanhunt.core.hunting.ledger import last_report as last_report
     from nanhunt.core.preflight.preflight import preflight as preflight
     from nanhunt.errors import NanhuntError as NanhuntError
     from nanhunt.interactive import Hunt as Hunt
+    from nanhunt.interactive import hunt as hunt
     from nanhunt.interactive import last_hunt as last_hunt
     from nanhunt.records.comparison import Comparison as Comparison
     from nanhunt.records.diagnosis import Diagnosis as Diagnosis
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 _HOME = {
     "Hunt": "nanhunt.interactive",
     "last_hunt": "nanhunt.interactive",
-    "hunt": "nanhunt.core.hunting.hunt",
-    "last_report": "nanhunt.core.hunting.hunt",
+    "hunt": "nanhunt.interactive",
+    "last_report": "nanhunt.core.hunting.ledger",
     "Comparison": "nanhunt.records.comparison",
     "compare": "nanhunt.core.compare.compare",
     "Diagnosis": "nanhunt.records.diagnosis",

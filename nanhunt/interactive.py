@@ -1,4 +1,4 @@
-"""`nanhunt.Hunt`: the hunt that can also be stepped inside a step, and looked at in pictures."""
+"""`nanhunt.hunt` and `nanhunt.Hunt`: the hunt, at once or step by step, also inside a step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nanhunt.core.hunting import hunt as engine
+from nanhunt.core.hunting.engine import HuntEngine
 from nanhunt.core.observe.observer import Activity
 from nanhunt.core.program.printed import printed_to, unheard
 from nanhunt.core.stepping.ambient import Ambient
@@ -25,16 +25,69 @@ from nanhunt.records.report import Finding, Report
 if TYPE_CHECKING:
     from nanhunt.plots import Plots
 
-_last_hunt: weakref.ref[Hunt] | None = None
+_hunts: list[weakref.ref[Hunt]] = []  # of this process, the newest last
 
 
 def last_hunt() -> Hunt | None:
-    """The hunt of the panel that was opened last, or the last `nanhunt.Hunt`, if it still lives."""
-    return _last_hunt() if _last_hunt is not None else None
+    """The newest hunt that is not closed; else the newest that still lives, if any does."""
+    living = [hunt for hunt in (ref() for ref in reversed(_hunts)) if hunt is not None]
+    return next((hunt for hunt in living if not hunt.closed), next(iter(living), None))
 
 
-class Hunt(engine.Hunt):  # noqa: D101  it has one, made of two
-    __doc__ = f"""{engine.Hunt.__doc__}
+def hunt(model: Any, step_fn: Callable[..., Any], **options: Any) -> Report:
+    """Runs a training step again and again until something goes bad, and says what and where.
+
+    Args:
+        model: a module, or a dict or sequence of modules (generator and discriminator).
+        step_fn: one training step; takes no argument, or one batch when `data` is given.
+            It may return the loss (tensor or float), a dict with a loss, or nothing.
+        **options: see `Hunt`; `steps` (default 100) is how many steps to run at most.
+
+    Returns:
+        The report. After a failure the training stands at the start of the failing step.
+
+    Raises:
+        UsageError: the call cannot work as written; nothing has been changed.
+        Exception: whatever the user's step raises, with a note where it happened; what had
+            been found by then is `nanhunt.last_report()`.
+
+    Example:
+        >>> import torch, nanhunt
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> x = torch.tensor([[1.0, -1.0]])
+        >>> def step():
+        ...     optimizer.zero_grad()
+        ...     loss = (model(x) * 0).log().mean()
+        ...     loss.backward()
+        ...     optimizer.step()
+        >>> nanhunt.hunt(model, step, steps=3).finding.op
+        'aten.log.default'
+    """
+    steps = options.pop("steps", 100)
+    with Hunt(model, step_fn, **options) as started:
+        return started.run(steps)
+
+
+class Hunt(HuntEngine):
+    """A hunt that can be stepped by hand, also inside a step, and looked at in pictures.
+
+    Args:
+        model, step_fn: as in `hunt`.
+        optimizer: an optimizer or several; found by itself if None. `()` says that the step
+            updates parameters without one.
+        scaler: a GradScaler or several; found by itself if None.
+        data: iterable of batches; `step_fn` then takes one.
+        complex_half: observe the first step's operations for ComplexHalf births.
+        snapshot: keep the state before each step, so that it can be undone and replayed.
+        trials: try the remedies that the cause suggests by replaying the failing step.
+        confirm: run this many further steps with the winning remedy, on state that is put
+            back afterwards.
+        back: how many steps before the last one `back` can undo; each costs the memory of a
+            copy of what the optimizers write, and there are fewer when memory is short.
+        progress: True for a line on a terminal, or a callable
+            `(steps_done, steps_total, what)`, called at most ten times a second.
+
     Stepping inside a step:
 
         hunt.into()                          run to the first module, then to the next, ...
@@ -57,13 +110,12 @@ class Hunt(engine.Hunt):  # noqa: D101  it has one, made of two
     """
 
     def __init__(self, model: Any, step_fn: Callable[..., Any], **options: Any) -> None:
-        global _last_hunt
         super().__init__(model, step_fn, **options)
         self.statistics = False
         self.gauges = Gauges()
         self.stepper = Stepper()
         self._halts = False
-        _last_hunt = weakref.ref(self)
+        _hunts[:] = [*(ref for ref in _hunts if ref() is not None), weakref.ref(self)]
 
     def __repr__(self) -> str:
         if self._closed:
@@ -318,4 +370,4 @@ def _eager() -> AbstractContextManager[Any]:
     return stance
 
 
-__all__ = ["Hunt", "last_hunt"]
+__all__ = ["Hunt", "hunt", "last_hunt"]

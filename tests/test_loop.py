@@ -127,7 +127,7 @@ def test_a_root_within_another_keeps_the_gradients_of_its_own_output() -> None:
     optimizer = torch.optim.SGD(outer.parameters(), lr=0.01)
     with LoopHunt({"all": outer, "part": outer[0]}, progress=False, complex_half=False) as hunt:
         outer(torch.ones(2, 4)).sum().backward()
-        kept = [call.gradients for call in hunt._calls]
+        kept = [call.gradients for call in hunt._calls.calls]
         optimizer.step()
     shapes = [{number: tuple(g.shape) for number, g in gradients.items()} for gradients in kept]
     assert shapes == [{0: (2, 1)}, {0: (2, 3)}]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from nanhunt.core.hunting.hunt import Hunt
+from nanhunt.core.hunting.engine import HuntEngine
 from nanhunt.core.observe.observer import Activity
 from nanhunt.core.observe.op_arguments import flat, is_view, written_positions
 from nanhunt.core.program.module_stack import ModuleStack
@@ -143,7 +143,7 @@ def _real_dtype(tensor: Tensor) -> torch.dtype:
     return tensor.real.dtype if tensor.is_complex() else tensor.dtype
 
 
-class RecordedStep(Hunt):
+class RecordedStep(HuntEngine):
     """A hunt of one step that records its operations; it may be run several times.
 
     Attributes:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nanhunt.core.guard.bundle import FORMAT, PARTS, VERSION
-from nanhunt.core.hunting.hunt import Hunt
+from nanhunt.core.hunting.engine import HuntEngine
 from nanhunt.core.program.target import Target, parameters_of
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.errors import CheckpointError, UsageError
@@ -52,7 +52,7 @@ def hunt_bundle(
     target = Target(model)
     _put_tensors(target, content)
     device = next(iter(target.parameters.values())).device
-    with Hunt(model, step_fn, data=[to_device(batch_of(content), device)], **options) as hunt:
+    with HuntEngine(model, step_fn, data=[to_device(batch_of(content), device)], **options) as hunt:
         _put_optimizers(hunt, content)
         for scaler, state in zip(hunt._scalers, content["scalers"], strict=False):
             scaler.load_state_dict(state)
@@ -139,7 +139,7 @@ def _put_tensors(target: Target, content: dict[str, Any]) -> None:
             target.named[name].training = mode
 
 
-def _put_optimizers(hunt: Hunt, content: dict[str, Any]) -> None:
+def _put_optimizers(hunt: HuntEngine, content: dict[str, Any]) -> None:
     names = {id(p): name for name, p in hunt._target.parameters.items()}
     live = {tuple(names.get(id(p), "") for p in parameters_of(o)): o for o in hunt._optimizers}
     for kept in content["optimizers"]:

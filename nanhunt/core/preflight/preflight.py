@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from nanhunt.core.causes.scene import written_at
-from nanhunt.core.hunting.hunt import Hunt
+from nanhunt.core.hunting.engine import HuntEngine
 from nanhunt.core.observe.observer import Activity
 from nanhunt.core.preflight.census import AutocastWatch, CallCensus, OpCensus, OutputCensus
 from nanhunt.core.program.module_stack import ModuleStack, Place
@@ -71,7 +71,7 @@ def preflight(model: Any, step_fn: Callable[..., Any], **options: Any) -> Prefli
         return flight.result
 
 
-class _Flight(Hunt):
+class _Flight(HuntEngine):
     """A hunt of one step that gathers facts instead of failures."""
 
     result: Preflight

@@ -1,4 +1,4 @@
-"""The hunt: run the user's steps under watch, stop at the first bad one, and examine it."""
+"""The engine of a hunt: runs the user's steps under watch and examines the first bad one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from torch.optim import Optimizer
 
 from nanhunt.core.hunting.investigation import Context, Investigation
 from nanhunt.core.hunting.ledger import Ledger, listed, working_scalers
-from nanhunt.core.hunting.ledger import last_report as last_report
 from nanhunt.core.hunting.progress import Progress
 from nanhunt.core.hunting.raised import add_note, whence
 from nanhunt.core.hunting.usage import check_first_step, check_step_fn
@@ -38,60 +37,10 @@ from nanhunt.errors import HuntClosedError, UsageError
 from nanhunt.records.report import Finding, Report
 
 
-def hunt(model: Any, step_fn: Callable[..., Any], **options: Any) -> Report:
-    """Runs a training step again and again until something goes bad, and says what and where.
+class HuntEngine:
+    """Runs whole steps under watch; undoes and investigates the first bad one.
 
-    Args:
-        model: a module, or a dict or sequence of modules (generator and discriminator).
-        step_fn: one training step; takes no argument, or one batch when `data` is given.
-            It may return the loss (tensor or float), a dict with a loss, or nothing.
-        **options: see `Hunt`; `steps` (default 100) is how many steps to run at most.
-
-    Returns:
-        The report. After a failure the training stands at the start of the failing step.
-
-    Raises:
-        UsageError: the call cannot work as written; nothing has been changed.
-        Exception: whatever the user's step raises, with a note where it happened; what had
-            been found by then is `nanhunt.last_report()`.
-
-    Example:
-        >>> import torch, nanhunt
-        >>> model = torch.nn.Linear(2, 1)
-        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        >>> x = torch.tensor([[1.0, -1.0]])
-        >>> def step():
-        ...     optimizer.zero_grad()
-        ...     loss = (model(x) * 0).log().mean()
-        ...     loss.backward()
-        ...     optimizer.step()
-        >>> nanhunt.hunt(model, step, steps=3).finding.op
-        'aten.log.default'
-    """
-    steps = options.pop("steps", 100)
-    with Hunt(model, step_fn, **options) as started:
-        return started.run(steps)
-
-
-class Hunt:
-    """A hunt that can be stepped by hand.
-
-    Args:
-        model, step_fn: as in `hunt`.
-        optimizer: an optimizer or several; found by itself if None. `()` says that the step
-            updates parameters without one.
-        scaler: a GradScaler or several; found by itself if None.
-        data: iterable of batches; `step_fn` then takes one.
-        complex_half: observe the first step's operations for ComplexHalf births.
-        snapshot: keep the state before each step, so that it can be undone and replayed.
-        trials: try the remedies that the cause suggests by replaying the failing step.
-        confirm: run this many further steps with the winning remedy, on state that is put
-            back afterwards.
-        back: how many steps before the last one `back` can undo; each costs the memory of a
-            copy of what the optimizers write, and there are fewer when memory is short.
-        progress: True for a line on a terminal, or a callable
-            `(steps_done, steps_total, what)`, called at most ten times a second.
-
+    `nanhunt.Hunt` is this and can also stop inside a step; its docstring explains the arguments.
     """
 
     def __init__(
@@ -138,7 +87,7 @@ class Hunt:
         self._backwards_before = 0
         self._closed = False
 
-    def __enter__(self) -> Hunt:
+    def __enter__(self) -> HuntEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
