@@ -135,6 +135,7 @@ def built_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = Path(__file__).resolve().parent.parent
     built = root / "nanhunt" / "labextension" / "package.json"
     sources = [*root.glob("labextension/src/**/*.ts*"), *root.glob("labextension/style/*")]
+    sources.append(root / "nanhunt" / "panel" / "controls.json")
     newest = max(source.stat().st_mtime for source in sources)
     fresh = not built.exists() or built.stat().st_mtime > newest
     assert fresh, "the built extension is older than its sources: `make lint` builds it anew"

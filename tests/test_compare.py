@@ -94,7 +94,7 @@ def test_the_comparison_survives_json_and_makes_a_page(
     page = (tmp_path / "comparison.html").read_text(encoding="utf-8")
     assert "First difference of dtype" in page
     assert "<script" not in page
-    with pytest.raises(ReportFormatError, match=r"not a nanhunt\.comparison"):
+    with pytest.raises(ReportFormatError, match=r"not a nanhunt comparison"):
         Comparison.from_dict({})
 
 

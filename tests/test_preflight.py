@@ -433,5 +433,5 @@ def test_the_text_fits_and_the_page_runs_no_script(tmp_path: Path) -> None:
 
 
 def test_what_is_no_preflight_is_refused() -> None:
-    with pytest.raises(ReportFormatError, match=r"not a nanhunt\.preflight"):
+    with pytest.raises(ReportFormatError, match=r"not a nanhunt preflight"):
         Preflight.from_dict({"format": "nanhunt.report", "version": 1})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import graphlib
 import importlib
 import json
 import os
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import find_chromium
+import grimp
 import pytest
 
 import nanhunt
@@ -127,6 +129,42 @@ def test_imports_follow_the_contracts() -> None:
     assert done.returncode == 0, done.stdout
 
 
+def imports() -> dict[str, set[str]]:
+    """Which module of the package imports which; the package's own face is left out."""
+    graph = grimp.build_graph("nanhunt", exclude_type_checking_imports=True)
+    modules = graph.modules - {"nanhunt"}
+    return {name: graph.find_modules_directly_imported_by(name) & modules for name in modules}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    order = list(graphlib.TopologicalSorter(imports()).static_order())
+    assert order.index("nanhunt.errors") < order.index("nanhunt.core.hunting.engine")
+
+
+def floors(package: str) -> dict[str, int]:
+    """How high each part of a package stands above what it imports of the package, from 1."""
+    below: dict[str, set[str]] = {}
+    for name, imported in imports().items():
+        parts = [
+            other.removeprefix(package + ".").split(".")[0]
+            for other in (name, *imported)
+            if other.startswith(package + ".")
+        ]
+        if name.startswith(package + "."):
+            below.setdefault(parts[0], set()).update(set(parts[1:]) - {parts[0]})
+    height: dict[str, int] = {}
+    for part in graphlib.TopologicalSorter(below).static_order():
+        height[part] = 1 + max((height[other] for other in below[part]), default=0)
+    return height
+
+
+@pytest.mark.parametrize(("package", "parts"), [("nanhunt", 16), ("nanhunt.core", 15)])
+def test_the_package_has_few_parts_and_floors(package: str, parts: int) -> None:
+    height = floors(package)
+    assert len(height) <= parts
+    assert max(height.values()) <= 12, height
+
+
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(nanhunt.__path__, "nanhunt.")
@@ -158,7 +196,8 @@ def test_the_wheel_holds_the_package_and_the_extension_and_nothing_else(
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "nanhunt").rglob("*.py")}
     shared = {name.removeprefix(extension) for name in names if name.startswith(extension)}
     assert {name for name in names if not name.startswith(extension)} == sources | {
-        "nanhunt/py.typed"
+        "nanhunt/py.typed",
+        "nanhunt/panel/controls.json",
     }
     assert {"install.json", "package.json", "static/style.js"} <= shared
     assert [name for name in shared if re.fullmatch(r"static/remoteEntry\.\w+\.js", name)]
