@@ -13,7 +13,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from nanhunt.checkpoints.formats import archive
 from nanhunt.checkpoints.formats.contents import (
@@ -31,6 +30,7 @@ from nanhunt.checkpoints.formats.contents import (
 )
 from nanhunt.checkpoints.formats.format import Format
 from nanhunt.errors import CheckpointError, CodeNeededError
+from nanhunt.torch_private import checkpoint_offset, is_wrapper
 
 _NAMES_SHOWN = 5
 
@@ -168,7 +168,7 @@ def _add(
 
 
 def _entry(contents: Contents, keys: Keys, tensor: Tensor, starts: dict[int, Record]) -> Entry:
-    if is_traceable_wrapper_subclass(tensor) or tensor.is_nested:
+    if is_wrapper(tensor) or tensor.is_nested:
         return Entry(keys, tensor.dtype, (), note=f"a {type(tensor).__name__}, {tensor.layout}")
     shape = tuple(int(n) for n in tensor.shape)
     if tensor.layout != torch.strided:
@@ -178,7 +178,7 @@ def _entry(contents: Contents, keys: Keys, tensor: Tensor, starts: dict[int, Rec
         return Entry(keys, tensor.dtype, shape, note="quantized: whole numbers are always finite")
     if not tensor.is_meta:
         return Entry(keys, tensor.dtype, shape, tensor=tensor)
-    start = tensor.untyped_storage()._checkpoint_offset
+    start = checkpoint_offset(tensor.untyped_storage())
     if start is None:
         return Entry(keys, tensor.dtype, shape, note="saved on the meta device, without values")
     record = starts.get(start + (contents.records[0].archive.start if contents.records else 0))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nanhunt.core.tensors.stats import is_bad
 from nanhunt.errors import UsageError
 from nanhunt.records.recalibration import Recalibration
+from nanhunt.torch_private import InstanceNorm, NormWithStatistics
 
 
 @torch.no_grad()
@@ -48,7 +49,7 @@ def recalibrate(
     layers = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None
+        if isinstance(module, NormWithStatistics) and module.running_mean is not None
     }
     if not layers:
         raise UsageError("the model has no layer with running statistics: nothing to recalibrate")
@@ -62,7 +63,7 @@ def recalibrate(
         for batch in itertools.islice(loader, batches):
             kept = {name: _statistics(layer) for name, layer in layers.items()}
             for layer in layers.values():
-                if isinstance(layer, nn.modules.instancenorm._InstanceNorm):
+                if isinstance(layer, InstanceNorm):
                     layer.momentum = 1 / (used + 1)  # it takes None for 0: nothing would move
             (forward or _forward)(model, batch)
             if any(is_bad(value) for layer in layers.values() for value in _statistics(layer)):
@@ -83,7 +84,7 @@ def recalibrate(
     return Recalibration(tuple(layers), used, skipped)
 
 
-def _prepare(model: nn.Module, layers: Iterable[nn.modules.batchnorm._NormBase]) -> None:
+def _prepare(model: nn.Module, layers: Iterable[NormWithStatistics]) -> None:
     model.eval()
     for layer in layers:
         layer.reset_running_stats()
@@ -91,14 +92,12 @@ def _prepare(model: nn.Module, layers: Iterable[nn.modules.batchnorm._NormBase])
         layer.train()
 
 
-def _statistics(layer: nn.modules.batchnorm._NormBase) -> tuple[Tensor, ...]:
+def _statistics(layer: NormWithStatistics) -> tuple[Tensor, ...]:
     kept = (layer.running_mean, layer.running_var, layer.num_batches_tracked)
     return tuple(value.clone() for value in kept if value is not None)
 
 
-def _put_back(
-    layers: dict[str, nn.modules.batchnorm._NormBase], kept: dict[str, tuple[Tensor, ...]]
-) -> None:
+def _put_back(layers: dict[str, NormWithStatistics], kept: dict[str, tuple[Tensor, ...]]) -> None:
     for name, layer in layers.items():
         places = (layer.running_mean, layer.running_var, layer.num_batches_tracked)
         present = [place for place in places if place is not None]

@@ -6,10 +6,10 @@ import dataclasses
 from typing import Any
 
 import torch
-from torch import nn
 
 from nanhunt.core.program.target import Target
 from nanhunt.errors import UsageError
+from nanhunt.torch_private import NormWithStatistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,7 @@ def stabilise_batch_norm(
     layers = {
         name: module
         for name, module in Target(model).named.items()
-        if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None
+        if isinstance(module, NormWithStatistics) and module.running_mean is not None
     }
     if not layers:
         raise UsageError("the model has no layer with running statistics")

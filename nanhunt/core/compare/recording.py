@@ -10,8 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from nanhunt.core.hunting.engine import HuntEngine
 from nanhunt.core.observe.observer import Activity
@@ -24,6 +22,7 @@ from nanhunt.core.tensors.stats import dtype_name, fingerprint, real_values
 from nanhunt.errors import UsageError
 from nanhunt.records.comparison import OpSide
 from nanhunt.records.report import Finding
+from nanhunt.torch_private import TorchDispatchMode, tree_leaves, tree_map_only
 
 SAMPLED = 1 << 16  # elements of each output that are kept to compare values, evenly spaced
 

@@ -32,6 +32,7 @@ from nanhunt.core.snapshot.reachable import Surroundings
 from nanhunt.core.watch.step_facts import StepFacts
 from nanhunt.errors import HuntBusyError
 from nanhunt.records.report import Report
+from nanhunt.torch_private import is_made
 
 
 class ScriptWatch:
@@ -235,7 +236,7 @@ def _wanted(optimizers: Iterable[Optimizer]) -> set[int]:
 
 def _holds(module: nn.Module, wanted: set[int]) -> bool:
     """Whether a module, or one within it, has one of these parameters."""
-    if not wanted or not hasattr(module, "_parameters"):  # its __init__ has not been run
+    if not wanted or not is_made(module):
         return False
     return any(id(parameter) in wanted for parameter in module.parameters())
 

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
@@ -17,6 +16,7 @@ from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.core.snapshot.reachable import Surroundings
 from nanhunt.core.snapshot.snapshot import ScalerState, Snapshot, end_state
+from nanhunt.torch_private import versions_kept
 
 
 class Undo:
@@ -153,7 +153,7 @@ class Undo:
         """
         tensors = [*self._target.parameters.values(), *(b for _, b in self._target.buffers())]
         counted = tuple(tensor for tensor in tensors if not tensor.is_inference())
-        with torch.autograd.grad_mode._unsafe_preserve_version_counter(counted):
+        with versions_kept(counted):
             yield
 
     @contextlib.contextmanager

@@ -24,6 +24,7 @@ from nanhunt.core.program.target import Target
 from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.core.snapshot.tape import Tape
+from nanhunt.torch_private import current_node
 
 _CALLS_KEPT = 8  # inputs of the model's calls in one step
 # A step is one update of each optimizer at least, and no more updates than this: one of them may
@@ -176,7 +177,7 @@ class Watch:
     # -- the model --------------------------------------------------------------------------------
 
     def _on_forward(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if threading.get_ident() != self._thread or torch._C._current_autograd_node() is not None:
+        if threading.get_ident() != self._thread or current_node() is not None:
             return
         if not module.training and not torch.is_grad_enabled():
             if not self.open:

@@ -6,6 +6,7 @@ from torch import nn
 
 from nanhunt.core.observe.observer import Activity
 from nanhunt.core.program.target import Target
+from nanhunt.torch_private import ENGINE
 
 
 def whence(error: BaseException, step: int, target: Target, activity: Activity) -> str:
@@ -15,7 +16,7 @@ def whence(error: BaseException, step: int, target: Target, activity: Activity) 
     traceback = error.__traceback__
     while traceback is not None:
         frame = traceback.tb_frame
-        if frame.f_code.co_name == "_engine_run_backward":
+        if frame.f_code.co_name == ENGINE:
             phase = "backward"
         elif frame.f_code.co_name == "profile_hook_step":
             phase = "optimizer"

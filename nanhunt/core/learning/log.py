@@ -21,6 +21,7 @@ from nanhunt.core.program.source_lines import Stack
 from nanhunt.core.program.target import Target, parameters_of
 from nanhunt.core.tensors.stats import as_integers, is_lazy
 from nanhunt.core.watch.step_facts import StepFacts
+from nanhunt.torch_private import last_rates, loss_scale, stored_values, version
 
 _SAMPLED = 4  # gradients per optimizer that are followed from update to backward
 _KEPT = 512
@@ -99,7 +100,7 @@ class OptimizerLog:
             for p in parameters_of(self.optimizer)
             if p.grad is not None and not p.grad.is_sparse
         )
-        self.samples = [(p, g, g._version) for p, g in itertools.islice(dense, _SAMPLED)]
+        self.samples = [(p, g, version(g)) for p, g in itertools.islice(dense, _SAMPLED)]
 
 
 class LearningLog:
@@ -150,13 +151,14 @@ class LearningLog:
 
     def before_backward(self, scalers: Sequence[GradScaler]) -> None:
         """Sees whether the sampled gradients are still those of the last update."""
-        if len(scalers) == 1 and scalers[0]._scale is not None and len(self.scales) < _KEPT:
+        scale = loss_scale(scalers[0]) if len(scalers) == 1 else None
+        if scale is not None and len(self.scales) < _KEPT:
             attempts = sum(log.updates + log.skipped for log in self.logs.values())
-            self.scales.append((attempts, scalers[0]._scale.clone()))
+            self.scales.append((attempts, scale.clone()))
         for log in self.logs.values():
             untouched = all(
-                parameter.grad is grad and grad._version == version
-                for parameter, grad, version in log.samples
+                parameter.grad is grad and version(grad) == known
+                for parameter, grad, known in log.samples
             )
             log.touched |= not untouched
 
@@ -213,7 +215,7 @@ class LearningLog:
             grad = parameter.grad
             if grad is None:
                 continue
-            values = grad._values() if grad.is_sparse else grad
+            values = stored_values(grad) if grad.is_sparse else grad
             if not values.numel():
                 continue
             size = values.abs().max().to(torch.float32)
@@ -222,7 +224,7 @@ class LearningLog:
 
     def _scheduled(self, optimizer: Optimizer, rates: tuple[float, ...]) -> bool | None:
         mine = [s for s in self.schedulers if getattr(s, "optimizer", None) is optimizer]
-        said = [getattr(s, "_last_lr", None) for s in mine]
+        said = [last_rates(s) for s in mine]
         lists = [tuple(float(rate) for rate in rates_ if isinstance(rate, int | float))
                  for rates_ in said if rates_]  # fmt: skip
         return any(rates == says for says in lists) if lists else None

@@ -18,6 +18,7 @@ from nanhunt.core.program.module_stack import Place
 from nanhunt.core.program.source_lines import Stack
 from nanhunt.core.program.torch_calls import Call
 from nanhunt.records.report import Frame
+from nanhunt.torch_private import current_node, storage_identity
 
 _HALVES = (torch.float16, torch.bfloat16, torch.complex32)
 _NEAR = 6  # generations from a product of queries and keys to its softmax (scale, mask, cast)
@@ -84,7 +85,7 @@ class Closeup:
         if index in (self.index, self._forward_index):
             with contextlib.suppress(torch.OutOfMemoryError):  # then its values stay unknown
                 self._looks[index] = Look(index, func, args, kwargs, call)
-        in_backward = torch._C._current_autograd_node() is not None
+        in_backward = current_node() is not None
         if index > self.frames_at and self._marked and not in_backward:
             self._note_selection(func, args, call)
 
@@ -175,7 +176,7 @@ class Closeup:
             self._selections.append((name, ~args[1].detach(), None, call))
 
     def _is_marked(self, tensor: Tensor) -> bool:
-        return tensor.untyped_storage()._cdata in self._marked
+        return storage_identity(tensor.untyped_storage()) in self._marked
 
     def _blame_forward(self, outputs: list[Tensor]) -> None:
         look = self._looks.get(self._forward_index if self._forward_index is not None else -1)

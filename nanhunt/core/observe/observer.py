@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from nanhunt.core.observe import op_table
 from nanhunt.core.observe.closeup import Closeup
@@ -34,6 +33,12 @@ from nanhunt.core.program.target import Target
 from nanhunt.core.program.torch_calls import Call, CallWatch
 from nanhunt.core.tensors.stats import count_bad, tensor_stats
 from nanhunt.core.tensors.storage import Region, Storages
+from nanhunt.torch_private import (
+    TorchDispatchMode,
+    current_node,
+    next_sequence_number,
+    sequence_number,
+)
 
 _T = TypeVar("_T")
 _MAX_BIRTHS = 32
@@ -49,7 +54,7 @@ class Activity:
 
     def in_backward(self) -> bool:
         """Whether the autograd engine is running."""
-        return self.backward > 0 or torch._C._current_autograd_node() is not None
+        return self.backward > 0 or current_node() is not None
 
 
 class _Running(NamedTuple):
@@ -200,17 +205,17 @@ class Observer(TorchDispatchMode):
 
     def _register_forward(self, index: int, op: str) -> Stack | None:
         """Links the autograd node just created with this operation."""
-        node = torch._C._current_autograd_node()
+        node = current_node()
         if self.activity.in_backward() and not torch.is_grad_enabled():
             return None
         stack = Stack(sys._getframe(2))
         if stack.part:
             self.parts.setdefault(stack.part, stack)  # in the order in which they came
-        number = torch._C._autograd._get_sequence_nr() - 1
+        number = next_sequence_number() - 1
         forward = ForwardOp(index, op, self.modules.place, stack, self._call_now())
         if node is not None and not stack.recompute:
             # A backward that is itself differentiated: its nodes belong to the forward line.
-            forward = self._forward.get(node._sequence_nr(), forward)
+            forward = self._forward.get(sequence_number(node), forward)
         self._forward.setdefault(number, forward)
         return stack
 
@@ -227,7 +232,7 @@ class Observer(TorchDispatchMode):
         )
 
     def _context(self, stack: Stack, inputs: list[Value]) -> Context:
-        node = torch._C._current_autograd_node()
+        node = current_node()
         place = self.modules.place
         call = self._call_now()
         forward = None
@@ -237,7 +242,7 @@ class Observer(TorchDispatchMode):
                 place = place._replace(call=RECOMPUTE)
         elif self.activity.in_backward():
             phase = "backward"
-            forward = self._forward.get(node._sequence_nr()) if node is not None else None
+            forward = self._forward.get(sequence_number(node)) if node is not None else None
             place = forward.place if forward else place
             call = forward.call if forward else call
         elif self.activity.optimizer or stack.update or self._reads_gradients(inputs):

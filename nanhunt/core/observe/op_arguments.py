@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from nanhunt.core.observe import op_table
+from nanhunt.torch_private import schema
 
 
 class Argument(NamedTuple):
@@ -38,7 +39,7 @@ def scalars(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
 
 
 def _arguments(func: Any, args: Any, kwargs: Any) -> Iterator[tuple[int, str, Any]]:
-    for position, argument in enumerate(func._schema.arguments):
+    for position, argument in enumerate(schema(func).arguments):
         if position < len(args):
             yield position, argument.name, args[position]
         elif argument.name in kwargs:
@@ -66,7 +67,7 @@ def written_positions(func: Any) -> frozenset[int]:
         hidden = op_table.HIDDEN_WRITES.get(op_table.packet(str(func)), ())
         _WRITTEN[func] = frozenset(hidden) | frozenset(
             position
-            for position, argument in enumerate(func._schema.arguments)
+            for position, argument in enumerate(schema(func).arguments)
             if argument.alias_info is not None and argument.alias_info.is_write
         )
     return _WRITTEN[func]
@@ -74,7 +75,7 @@ def written_positions(func: Any) -> frozenset[int]:
 
 def is_view(func: Any) -> bool:
     """Whether an operation only looks at the memory of its input."""
-    returns = func._schema.returns
+    returns = schema(func).returns
     return bool(not written_positions(func) and returns and returns[0].alias_info is not None)
 
 

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from nanhunt.core.causes.scene import HALVES
 from nanhunt.core.observe import op_table
@@ -26,6 +25,7 @@ from nanhunt.core.program.target import Target
 from nanhunt.core.program.torch_calls import autocast_now
 from nanhunt.core.tensors.stats import dtype_name, is_bad, plain_tensors, tensor_stats
 from nanhunt.records.report import TensorStats
+from nanhunt.torch_private import TorchDispatchMode, autocast_enabled, current_node
 
 _MOVES = frozenset(
     {"to", "cuda", "cpu", "half", "float", "double", "bfloat16", "type", "detach", "contiguous"}
@@ -65,7 +65,7 @@ class OpCensus(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if self.quiet or torch._C._current_autograd_node() is not None:
+        if self.quiet or current_node() is not None:
             return out
         place = self._modules.place
         results = [t for _, t in flat(out) if t.is_floating_point() or t.is_complex()]
@@ -188,9 +188,9 @@ class AutocastWatch:
             result = original(region)
             line = user_line(sys._getframe(1))
             # Activation checkpointing enters the region again in its second pass.
-            if line is not None and torch._C._current_autograd_node() is None:
+            if line is not None and current_node() is None:
                 dtype = dtype_name(region.fast_dtype)
-                watch.regions[region.device, dtype, region._enabled, line] += 1
+                watch.regions[region.device, dtype, autocast_enabled(region), line] += 1
             return result
 
         self._original = original

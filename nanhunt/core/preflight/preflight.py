@@ -23,6 +23,7 @@ from nanhunt.core.watch.step_facts import Sink, StepFacts
 from nanhunt.errors import UsageError
 from nanhunt.records.preflight import AutocastRegion, Fact, ModuleFacts, ParameterCount, Preflight
 from nanhunt.records.report import Finding
+from nanhunt.torch_private import BatchNorm, version
 
 NEAR_OVERFLOW = 2.0  # powers of two: within a factor of four of the largest finite number
 _NOT_FINITE = {  # kinds of what the step holds, and words for them
@@ -32,7 +33,7 @@ _NOT_FINITE = {  # kinds of what the step holds, and words for them
     "loss": "loss",
     "gradient": "gradient",
 }
-_NORMS = (nn.modules.batchnorm._BatchNorm,)
+_NORMS = (BatchNorm,)
 
 
 def preflight(model: Any, step_fn: Callable[..., Any], **options: Any) -> Preflight:
@@ -195,7 +196,7 @@ class _Flight(HuntEngine):
     def _gradients(self) -> dict[str, tuple[int, int]]:
         """Identity and version of each gradient: they change when backward adds to it."""
         grads = ((n, p.grad) for n, p in self._target.parameters.items())
-        return {name: (id(grad), grad._version) for name, grad in grads if grad is not None}
+        return {name: (id(grad), version(grad)) for name, grad in grads if grad is not None}
 
     def _result(self, facts: StepFacts) -> Preflight:
         found = [

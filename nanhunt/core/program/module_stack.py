@@ -8,12 +8,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from nanhunt.core.program.target import Target
 from nanhunt.core.tensors.stats import plain_tensors, tensor_stats
 from nanhunt.records.report import Frame
+from nanhunt.torch_private import current_node
 
 RECOMPUTE = "recompute"
 _FRAMES_KEPT = 8
@@ -66,7 +66,7 @@ class ModuleStack:
         original = nn.Module.__call__
 
         def __call__(module: nn.Module, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
-            if threading.get_ident() != thread and torch._C._current_autograd_node() is None:
+            if threading.get_ident() != thread and current_node() is None:
                 return original(module, *args, **kwargs)  # a cell, while the step is paused
             with stack._running_module(module) as place:
                 if stack._entered is not None and place is not None:

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from nanhunt.core.tensors.stats import is_lazy
 from nanhunt.errors import MetaDeviceError, NotAModuleError
+from nanhunt.torch_private import COMPILED_CHILD, buffers_in, is_compiled
 
 
 class Target:
@@ -72,7 +73,7 @@ class Target:
     def buffers(self) -> Iterator[tuple[str, Tensor]]:
         """Yields (qualified name, buffer) as they are now; buffers may be replaced any time."""
         for name, module in self.modules.items():
-            for key, buffer in module._buffers.items():
+            for key, buffer in buffers_in(module).items():
                 if buffer is not None:
                     yield _join(_without_wrapper(name), key), buffer
 
@@ -106,10 +107,7 @@ class Target:
     @property
     def compiled(self) -> bool:
         """Whether a part of the model runs through `torch.compile`."""
-        return any(
-            hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None)
-            for module in self.modules.values()
-        )
+        return any(is_compiled(module) for module in self.modules.values())
 
     def title(self) -> str:
         """The model in a few words."""
@@ -145,4 +143,4 @@ def _join(prefix: str, path: str) -> str:
 
 def _without_wrapper(name: str) -> str:
     """Drops the level that `torch.compile` puts between a module and its children."""
-    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+    return ".".join(part for part in name.split(".") if part != COMPILED_CHILD)

@@ -17,12 +17,12 @@ import torch
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from nanhunt.core.program.source_lines import CALL_STEP, kind_of
+from nanhunt.torch_private import ENGINE
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 _MODULES = os.path.join("torch", "nn", "modules") + os.sep
-_ENGINE = "_engine_run_backward"  # what backward() and grad() call, in torch.autograd
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -79,7 +79,7 @@ class CallMode(TorchFunctionMode):
         raise NotImplementedError
 
     def __enter__(self) -> Self:
-        mode, original = self, getattr(torch.autograd, _ENGINE)
+        mode, original = self, getattr(torch.autograd, ENGINE)
         self._engine = original
 
         def run_engine(*args: Any, **kwargs: Any) -> Any:
@@ -91,13 +91,13 @@ class CallMode(TorchFunctionMode):
             finally:
                 TorchFunctionMode.__exit__(mode, None, None, None)
 
-        setattr(torch.autograd, _ENGINE, run_engine)
+        setattr(torch.autograd, ENGINE, run_engine)
         super().__enter__()
         return self
 
     def __exit__(self, *exc: Any) -> None:
         super().__exit__(*exc)
-        setattr(torch.autograd, _ENGINE, self._engine)
+        setattr(torch.autograd, ENGINE, self._engine)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

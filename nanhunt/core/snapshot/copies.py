@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nanhunt.core.tensors.stats import is_lazy, same_bits
+from nanhunt.torch_private import copy_all, version
 
 _SMALL = 1 << 16  # bytes; below this a copy costs no more than the bookkeeping to avoid it
 
@@ -85,7 +86,7 @@ class Copies:
                 live.append(tensor.detach())
                 shadow.append(entry.copy)
         if live:
-            torch._foreach_copy_(shadow, live)
+            copy_all(shadow, live)
 
     def settle(self) -> None:
         """Learns at the end of a step which tensors it wrote."""
@@ -183,6 +184,6 @@ def _nbytes(tensor: Tensor) -> int:
 
 def _version(tensor: Tensor) -> int | None:
     try:
-        return tensor._version
+        return version(tensor)
     except RuntimeError:  # inference tensors keep none
         return None

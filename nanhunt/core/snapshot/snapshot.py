@@ -17,6 +17,7 @@ from nanhunt.core.snapshot.copies import Copies, NoMemoryError, check_room
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.core.snapshot.reachable import ContainerState, Slot, Surroundings, stands_for
 from nanhunt.core.tensors.stats import plain_tensors
+from nanhunt.torch_private import SCALER_STATES, buffers_in, parameters_in, scaler_states
 
 
 class _Modules:
@@ -27,8 +28,8 @@ class _Modules:
             (
                 module,
                 module.__dict__.copy(),
-                dict(module._parameters.items()),
-                dict(module._buffers.items()),
+                dict(parameters_in(module).items()),
+                dict(buffers_in(module).items()),
                 {k: list(v) for k, v in module.__dict__.items() if type(v) is list},
             )
             for module in modules
@@ -37,17 +38,17 @@ class _Modules:
     def restore_buffers(self) -> None:
         """Hangs back the buffers alone."""
         for module, _, _, buffers, _ in self._kept:
-            if isinstance(module._buffers, dict):
-                _put_back(module._buffers, buffers)
+            if isinstance(buffers_in(module), dict):
+                _put_back(buffers_in(module), buffers)
 
     def restore(self) -> None:
         for module, attributes, parameters, buffers, lists in self._kept:
             for key in [key for key in module.__dict__ if key not in attributes]:
                 del module.__dict__[key]
             module.__dict__.update(attributes)
-            if isinstance(module._parameters, dict):  # scripted modules keep theirs in C++
-                _put_back(module._parameters, parameters)
-                _put_back(module._buffers, buffers)
+            if isinstance(parameters_in(module), dict):  # scripted modules keep theirs in C++
+                _put_back(parameters_in(module), parameters)
+                _put_back(buffers_in(module), buffers)
             for key, items in lists.items():
                 attributes[key][:] = items
 
@@ -102,12 +103,10 @@ class ScalerState:
         self._kept = {
             key: value.clone() if isinstance(value, Tensor) else value
             for key, value in scaler.__dict__.items()
-            if not key.startswith("_per_optimizer")
+            if key != SCALER_STATES
         }
         self._refs = dict(scaler.__dict__)
-        self._per_optimizer = {
-            key: dict(value) for key, value in scaler._per_optimizer_states.items()
-        }
+        self._per_optimizer = {key: dict(value) for key, value in scaler_states(scaler).items()}
 
     def restore(self) -> None:
         """Puts everything back."""
@@ -116,9 +115,10 @@ class ScalerState:
                 self._refs[key].copy_(value)
                 value = self._refs[key]
             self._scaler.__dict__[key] = value
-        self._scaler._per_optimizer_states.clear()
+        states = scaler_states(self._scaler)
+        states.clear()
         for number, kept in self._per_optimizer.items():
-            self._scaler._per_optimizer_states[number].update(kept)
+            states[number].update(kept)
 
 
 class _Generators:
@@ -295,7 +295,7 @@ class Snapshot:
 
     def _all_parameters(self, modules: Iterable[nn.Module]) -> list[Tensor]:
         found: dict[int, Tensor] = {
-            id(p): p for m in modules for p in m._parameters.values() if p is not None
+            id(p): p for m in modules for p in parameters_in(m).values() if p is not None
         }
         for optimizer in self._optimizers:
             found.update((id(p), p) for p in parameters_of(optimizer))
@@ -305,7 +305,7 @@ class Snapshot:
         self, modules: Iterable[nn.Module], parameters: list[Tensor]
     ) -> list[Tensor]:
         optimized = {id(p) for optimizer in self._optimizers for p in parameters_of(optimizer)}
-        buffers = [b for m in modules for b in m._buffers.values() if b is not None]
+        buffers = [b for m in modules for b in buffers_in(m).values() if b is not None]
         others = [p for p in parameters if id(p) not in optimized]
         return [*buffers, *others]
 

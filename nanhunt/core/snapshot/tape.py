@@ -14,9 +14,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from torch.utils.data.dataloader import _BaseDataLoaderIter
-
 from nanhunt.core.snapshot.random_state import RandomState
+from nanhunt.torch_private import LoaderIterator
 
 _Entry = tuple[Any, StopIteration | None, RandomState]
 
@@ -95,7 +94,7 @@ class Tape:
 
     def install(self) -> None:
         """Patches DataLoader's iterators."""
-        original = _BaseDataLoaderIter.__next__
+        original = LoaderIterator.__next__
         self._original = original
         tape, thread = self, threading.get_ident()
 
@@ -104,12 +103,12 @@ class Tape:
                 return original(iterator)
             return tape.take(lambda: original(iterator))
 
-        setattr(_BaseDataLoaderIter, "__next__", __next__)  # noqa: B010  mypy
+        setattr(LoaderIterator, "__next__", __next__)  # noqa: B010  mypy
 
     def remove(self) -> None:
         """Takes the patch off again."""
         if self._original is not None:
-            setattr(_BaseDataLoaderIter, "__next__", self._original)  # noqa: B010
+            setattr(LoaderIterator, "__next__", self._original)  # noqa: B010
             self._original = None
 
 

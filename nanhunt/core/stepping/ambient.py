@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import overrides
-from torch.utils import _device as device_module
-from torch.utils import _python_dispatch as dispatch
+
+from nanhunt import torch_private
 
 _AUTOCAST_DEVICES = ("cpu", "cuda", "xpu", "mps", "hpu", "mtia")
 
@@ -29,19 +28,18 @@ class Ambient:
     def __init__(self) -> None:
         self._grad = torch.is_grad_enabled()
         self._inference = torch.is_inference_mode_enabled()
-        self._multithreading = torch._C._is_multithreading_enabled()
-        self._view_replay = torch._C._is_view_replay_enabled()
+        self._multithreading = torch_private.multithreading_enabled()
+        self._view_replay = torch_private.view_replay_enabled()
         self._autocast = [
             (device, torch.get_autocast_dtype(device))
             for device in _AUTOCAST_DEVICES
             if torch.is_autocast_enabled(device)
         ]
         self._cache = torch.is_autocast_cache_enabled()
-        default = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
-        self._default_device = default.device if default is not None else None
-        self._functions = overrides._get_current_function_mode_stack()
-        self._dispatch = dispatch._get_current_dispatch_mode_stack()
-        self._saved = torch._C._autograd._top_saved_tensors_default_hooks(True)
+        self._default_device = torch_private.default_device()
+        self._functions = torch_private.function_modes()
+        self._dispatch = torch_private.dispatch_modes()
+        self._saved = torch_private.saved_tensors_hooks()
         self._cuda = _current_cuda()
         self._flush = _flushes_subnormals()
         self._threads = torch.get_num_threads()
@@ -66,8 +64,7 @@ class Ambient:
             stack.enter_context(torch.cuda.device(self._cuda[0]))
             stack.enter_context(torch.cuda.stream(self._cuda[1]))
         stack.enter_context(torch.autograd.set_multithreading_enabled(self._multithreading))
-        replay = torch.autograd.grad_mode._force_original_view_tracking(self._view_replay)
-        stack.enter_context(replay)
+        stack.enter_context(torch_private.view_replay(self._view_replay))
         self._enter_modes(stack)
         if self._saved is not None:
             stack.enter_context(torch.autograd.graph.saved_tensors_hooks(*self._saved))
@@ -83,29 +80,28 @@ class Ambient:
         if self._default_device is not None:
             stack.enter_context(_default_device(self._default_device))
         for mode in self._functions:
-            if not isinstance(mode, device_module.DeviceContext):
-                overrides._push_mode(mode)
-                stack.callback(overrides._pop_mode)
+            if not isinstance(mode, torch_private.DeviceMode):
+                torch_private.push_function_mode(mode)
+                stack.callback(torch_private.pop_function_mode)
             elif self._default_device is None:  # `with torch.device(...)` around the cell
                 stack.enter_context(torch.device(mode.device))
         for inner in self._dispatch:
-            dispatch._push_mode(inner)
-            stack.callback(dispatch._pop_mode)
+            torch_private.push_dispatch_mode(inner)
+            stack.callback(torch_private.pop_dispatch_mode)
 
 
 @contextlib.contextmanager
 def _default_device(device: torch.device) -> Iterator[None]:
     """Sets this thread's default device; torch keeps a copy of it for the whole process."""
     torch.set_default_device(device)
-    shared: Any = device_module
-    entered = shared.CURRENT_DEVICE
+    entered = torch_private.shared_device()
     try:
         yield
     finally:
-        left = shared.CURRENT_DEVICE
+        left = torch_private.shared_device()
         torch.set_default_device(None)
         if left != entered:  # another thread has changed it meanwhile
-            shared.CURRENT_DEVICE = left
+            torch_private.set_shared_device(left)
 
 
 def _current_cuda() -> tuple[int, Any] | None:
@@ -116,6 +112,6 @@ def _current_cuda() -> tuple[int, Any] | None:
 
 def _flushes_subnormals() -> bool:
     """Whether this thread's processor takes subnormal numbers for zero; torch has no getter."""
-    with torch._C.DisableTorchFunction(), dispatch._disable_current_modes():
+    with torch_private.function_modes_off(), torch_private.dispatch_modes_off():
         smallest = torch.finfo(torch.float32).tiny
         return not bool((torch.tensor([smallest], device="cpu") * 0.5).item())

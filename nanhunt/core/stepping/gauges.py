@@ -13,17 +13,24 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _disable_current_modes
 
 from nanhunt.core.tensors.binning import Counted, Scratch, count, read
 from nanhunt.core.tensors.stats import plain_tensors
 from nanhunt.records.histogram import Histogram
+from nanhunt.torch_private import (
+    BatchNorm,
+    dispatch_modes_off,
+    function_modes_off,
+    saved_statistics,
+    saved_tensors_hooks,
+    version,
+)
 
 ACTIVATION, GRADIENT = "activation", "gradient"
 BATCH_NORM = ("running_mean", "batch_mean", "running_var", "batch_var")
 _MAX_STEPS = 64
 _MAX_HISTOGRAMS = 20_000  # about 3 kB each
-_NORMS = (nn.modules.batchnorm._BatchNorm,)
+_NORMS = (BatchNorm,)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -136,17 +143,17 @@ class Gauges:
         """Counts a tensor, or takes the counts of just now: a child's output is often its
         parent's as well.
         """
-        version = tensor._version if not tensor.is_inference() else -1
+        times = version(tensor) if not tensor.is_inference() else -1
         for known, seen, counted in self._recent:
-            if known() is tensor and seen == version != -1:
+            if known() is tensor and seen == times != -1:
                 return counted
         counted = count(tensor, scratch=self._scratch)
-        self._recent.append((weakref.ref(tensor), version, counted))
+        self._recent.append((weakref.ref(tensor), times, counted))
         return counted
 
     @torch.no_grad()
     def _note_batch(self, path: str, given: Tensor) -> None:
-        with torch._C.DisableTorchFunction(), _disable_current_modes():
+        with function_modes_off(), dispatch_modes_off():
             values = given.detach()
             values = values if values.itemsize >= 4 else values.float()
             dims = [d for d in range(values.dim()) if d != 1]
@@ -157,8 +164,7 @@ class Gauges:
     @torch.no_grad()
     def _note_saved(self, module: Any, path: str, output: Tensor) -> None:
         """Takes the batch's mean and 1 / sqrt(variance + eps) from the node of the layer's op."""
-        mean = getattr(output.grad_fn, "_saved_result1", None)
-        inverse = getattr(output.grad_fn, "_saved_result2", None)
+        mean, inverse = saved_statistics(output.grad_fn)
         if mean is not None and inverse is not None and mean.numel():
             self._note("batch_mean", path, mean)
             self._note("batch_var", path, (inverse.pow(-2) - module.eps).clamp(min=0))
@@ -190,5 +196,4 @@ def _saves_plainly() -> bool:
     """Whether what autograd saves now can be read without calling anybody's hook (activation
     checkpointing would compute the module again).
     """
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
-    return torch.is_grad_enabled() and hooks is None
+    return torch.is_grad_enabled() and saved_tensors_hooks() is None

@@ -6,7 +6,6 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -16,6 +15,7 @@ from nanhunt.core.program.target import Target
 from nanhunt.core.stepping.events import AFTER, BACKWARD, BEFORE, Call, Here
 from nanhunt.core.stepping.gauges import Gauges
 from nanhunt.core.tensors.stats import plain_tensors
+from nanhunt.torch_private import is_transformed
 
 Quietly = Callable[[Callable[[], Any]], Any]
 
@@ -91,7 +91,7 @@ class StepWatch:
         if gauges is not None:
             self._quietly(lambda: gauges.note_output(module, call.path, output))
         for tensor in plain_tensors(output):
-            if tensor.requires_grad and not _is_transformed(tensor):
+            if tensor.requires_grad and not is_transformed(tensor):
                 self._hook(tensor, call, module)
         self._stop_at(AFTER, call, module, output)
 
@@ -116,8 +116,3 @@ class StepWatch:
         if at is not None:
             here = Here(self._number, phase, call, module, held)
             self._quietly(lambda: at(here))
-
-
-def _is_transformed(tensor: Tensor) -> bool:
-    """Whether a tensor lives inside vmap or func.grad."""
-    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)

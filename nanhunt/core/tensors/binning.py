@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes
 
 from nanhunt.core.tensors.stats import dtype_name, real_values, tensor_stats
 from nanhunt.records.histogram import Bin, Histogram
 from nanhunt.records.report import TensorStats
+from nanhunt.torch_private import dispatch_modes_off, function_modes_off
 
 SAMPLED_BEYOND = 1 << 14  # numbers; of more, evenly spaced runs are sorted into bins
 _RUN = 16  # numbers side by side: a cache line of float32
@@ -104,7 +104,7 @@ def count(
     Returns:
         None when there are no numbers to look at.
     """
-    with torch._C.DisableTorchFunction(), _disable_current_modes():
+    with function_modes_off(), dispatch_modes_off():
         values = real_values(tensor)
         if values is None:
             return None
@@ -127,7 +127,7 @@ def read(counted: Sequence[Counted]) -> list[Histogram]:
     One transfer per device and layout of numbers; the step's one synchronisation for them.
     """
     found: dict[int, Histogram] = {}
-    with torch._C.DisableTorchFunction(), _disable_current_modes():
+    with function_modes_off(), dispatch_modes_off():
         for small in (True, False):
             for places in _alike(counted, small):
                 for first in range(0, len(places), _TOGETHER):

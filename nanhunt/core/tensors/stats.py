@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from nanhunt.records.report import TensorStats
+from nanhunt.torch_private import is_transformed, is_wrapper, stored_values
 
 _REAL_OF_COMPLEX = {
     torch.complex32: torch.float16,
@@ -37,9 +37,9 @@ def real_values(tensor: Tensor) -> Tensor | None:
     """
     if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.is_meta:
         return None
-    if tensor.is_quantized or is_traceable_wrapper_subclass(tensor):
+    if tensor.is_quantized or is_wrapper(tensor):
         return None
-    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):  # inside vmap or func.grad
+    if is_transformed(tensor):  # inside vmap or func.grad
         return None
     if is_lazy(tensor):
         return None
@@ -60,7 +60,7 @@ def is_lazy(tensor: Tensor) -> bool:
 
 def _stored_values(tensor: Tensor) -> Tensor:
     if tensor.layout == torch.sparse_coo:
-        return tensor._values()
+        return stored_values(tensor)
     return tensor.values()
 
 
@@ -190,7 +190,7 @@ def fingerprint(tensor: Tensor) -> tuple[int, int]:
     """
     if tensor.layout != torch.strided:
         tensor = _stored_values(tensor)
-    if tensor.is_meta or tensor.is_quantized or is_traceable_wrapper_subclass(tensor):
+    if tensor.is_meta or tensor.is_quantized or is_wrapper(tensor):
         return 0, 0
     bits = as_integers(tensor.detach().resolve_conj().resolve_neg().contiguous()).flatten()
     plain = weighted = 0

@@ -7,6 +7,8 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from nanhunt.torch_private import storage_identity, stored_values
+
 
 class Region(NamedTuple):
     """A range of bytes in one storage: `[start, end)` of the storage with this key."""
@@ -37,12 +39,12 @@ class Storages:
     def region(self, tensor: Tensor) -> Region | None:
         """The tensor's memory; None when it has none to speak of (meta, empty, opaque)."""
         if tensor.is_sparse:
-            tensor = tensor._values()
+            tensor = stored_values(tensor)
         try:
             storage = tensor.untyped_storage()
         except (NotImplementedError, RuntimeError):
             return None
-        key = storage._cdata
+        key = storage_identity(storage)
         if key not in self._refs:
             self._refs[key] = StorageWeakRef(storage)
         start = int(tensor.storage_offset()) * tensor.itemsize

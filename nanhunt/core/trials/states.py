@@ -17,6 +17,7 @@ from nanhunt.core.program.target import Target, parameters_of
 from nanhunt.core.trials.remedy import BATCH, ONE_CALL, STATE, UPDATES, Remedy, Scope
 from nanhunt.core.trials.snippets import code
 from nanhunt.core.trials.widen import module_expression
+from nanhunt.torch_private import set_loss_scale
 
 _RATES = (0.1, 0.01, 0.001)
 
@@ -81,9 +82,7 @@ def loss_scale_of_one(scene: Scene, target: Target) -> Remedy | None:
 
     def enter(_: Scope) -> None:
         for scaler in scene.scalers:
-            if scaler._scale is not None:
-                scaler._scale.fill_(1.0)
-            scaler._init_scale = 1.0
+            set_loss_scale(scaler, 1.0)
 
     edit = code(['scaler.load_state_dict({**scaler.state_dict(), "scale": 1.0})'])
     return Remedy("a loss scale of 1", STATE, enter, lambda _: edit)

@@ -8,6 +8,7 @@ from nanhunt.core.causes.scene import HALVES, Scene
 from nanhunt.core.program.target import Target
 from nanhunt.core.trials import emptiness, nudges, states, widen
 from nanhunt.core.trials.remedy import Remedy
+from nanhunt.torch_private import buffers_in, parameters_in
 
 Maker = Callable[[Scene, Target], "Remedy | list[Remedy] | None"]
 
@@ -124,7 +125,7 @@ def half_modules(scene: Scene, target: Target) -> list[str]:
     places = scene.closeup.half_places if scene.closeup is not None else {}
     names = [widen.OUTSIDE if place is None else place for place in places]
     for module in target.modules.values():
-        own = [*module._parameters.values(), *module._buffers.values()]
+        own = [*parameters_in(module).values(), *buffers_in(module).values()]
         if any(tensor is not None and tensor.dtype in HALVES for tensor in own):
             names.append(target.module_name(module) or "")
     return list(dict.fromkeys(names))

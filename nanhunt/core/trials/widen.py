@@ -33,6 +33,7 @@ from nanhunt.core.trials.snippets import (
     replaced,
     under_autocast_off,
 )
+from nanhunt.torch_private import buffers_in, parameters_in
 
 OUTSIDE = "(outside the model)"
 _CASTS = ("half", "bfloat16", "to", "type", "type_as")
@@ -175,9 +176,9 @@ def _to_float32(target: Target, names: Iterable[str]) -> Callable[[], None]:
     wanted = set(names)
     for module in target.modules.values():
         if target.module_name(module) in wanted:
-            halves = [p for p in module._parameters.values() if p is not None and _is_half(p)]
+            halves = [p for p in parameters_in(module).values() if p is not None and _is_half(p)]
             undo += [_widen_parameter(parameter) for parameter in halves]
-            undo += [_widen_buffer(module, k) for k, b in module._buffers.items() if _is_half(b)]
+            undo += [_widen_buffer(module, k) for k, b in buffers_in(module).items() if _is_half(b)]
 
     def put_back() -> None:
         for action in reversed(undo):
@@ -206,12 +207,12 @@ def _widen_parameter(parameter: Tensor) -> Callable[[], None]:
 
 
 def _widen_buffer(module: nn.Module, key: str) -> Callable[[], None]:
-    buffer = module._buffers[key]
+    buffer = buffers_in(module)[key]
     assert buffer is not None
-    module._buffers[key] = buffer.float()
+    buffers_in(module)[key] = buffer.float()
 
     def put_back() -> None:
-        module._buffers[key] = buffer
+        buffers_in(module)[key] = buffer
 
     return put_back
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -22,6 +21,7 @@ from nanhunt.core.snapshot.tape import Tape
 from nanhunt.core.tensors.stats import is_bad
 from nanhunt.core.watch.sentinel import Sentinel
 from nanhunt.core.watch.step_facts import StepFacts
+from nanhunt.torch_private import compiler_loaded, set_loss_scale
 
 Runner = Callable[[], Any]
 
@@ -132,10 +132,10 @@ class Replayer:
         self.tape.rewind()
         self.tape.start_step()
         if scale is not None:
-            _set_scales(self.scalers, scale)
+            self._set_scales(scale)
         with contextlib.ExitStack() as stack:
             eager = observer is not None or change is not None
-            if eager and "torch._dynamo" in sys.modules:
+            if eager and compiler_loaded():
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             if from_previous and self.past is not None:
                 self.past.snapshot.restore()
@@ -168,7 +168,7 @@ class Replayer:
         self.tape.rewind()
         self.tape.start_step()
         if scale is not None:
-            _set_scales(self.scalers, scale)
+            self._set_scales(scale)
         done: list[StepFacts] = []
         try:
             if from_previous and self.past is not None:
@@ -258,9 +258,6 @@ class Replayer:
             activity=observer.activity if observer is not None else None,
         )
 
-
-def _set_scales(scalers: list[GradScaler], scale: float) -> None:
-    for scaler in scalers:
-        if scaler._scale is not None:
-            scaler._scale.fill_(scale)
-        scaler._init_scale = scale
+    def _set_scales(self, scale: float) -> None:
+        for scaler in self.scalers:
+            set_loss_scale(scaler, scale)

@@ -36,6 +36,7 @@ from nanhunt.core.tensors.stats import (
     screen,
 )
 from nanhunt.core.watch.step_facts import Sink, StepFacts
+from nanhunt.torch_private import current_node, found_inf, takes_loss_scale
 
 _T = TypeVar("_T")
 
@@ -136,7 +137,7 @@ class Sentinel:
     def _elsewhere(self) -> bool:
         """Whether this call is no part of the step: a cell that runs while the step is paused."""
         other = threading.get_ident() != self._thread
-        return other and torch._C._current_autograd_node() is None
+        return other and current_node() is None
 
     # -- losses -----------------------------------------------------------------------------
 
@@ -195,7 +196,7 @@ class Sentinel:
             facts = self.facts  # an update may be the end of a step, and then there are new ones
             updates = len(facts.stepped)
             # Fused optimizers are always called, and leave out the update themselves.
-            inside = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+            inside = takes_loss_scale(optimizer)
             self._scaler_decides = inside
             self._in_scaler_step = True
             self.activity.optimizer += 1
@@ -204,7 +205,7 @@ class Sentinel:
             finally:
                 self.activity.optimizer -= 1
                 self._scaler_decides = self._in_scaler_step = False
-            if inside and _found_inf(scaler, optimizer):
+            if inside and found_inf(scaler, optimizer):
                 del facts.stepped[updates:]
             if len(facts.stepped) == updates:
                 self._know_scaler(scaler)
@@ -366,11 +367,6 @@ def _if_enabled(make: Callable[[Any], Any], original: Any) -> Any:
         return (watched if scaler.is_enabled() else original)(scaler, *args, **kwargs)
 
     return method
-
-
-def _found_inf(scaler: GradScaler, optimizer: Optimizer) -> bool:
-    found = scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"]
-    return any(bool(flag.item()) for flag in found.values())
 
 
 def _loss_part(returned: Any) -> Any:
