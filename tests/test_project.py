@@ -20,6 +20,7 @@ import grimp
 import pytest
 
 import nanhunt
+from nanhunt.core.program import source_lines
 from nanhunt.records import report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -176,6 +177,11 @@ MODULES = [
 def test_examples_in_docstrings_are_true(name: str) -> None:
     module = importlib.import_module(name)
     assert doctest.testmod(module, optionflags=doctest.ELLIPSIS).failed == 0
+
+
+def test_every_file_of_the_package_is_told_from_the_users_code() -> None:
+    kinds = {source_lines.kind_of(str(path)) for path in (ROOT / "nanhunt").rglob("*.py")}
+    assert kinds == {"own"}
 
 
 # -- what it contains -------------------------------------------------------------------------
