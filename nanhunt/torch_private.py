@@ -245,6 +245,11 @@ def last_rates(scheduler: Any) -> list[Any] | None:
 LoaderIterator: TypeAlias = _BaseDataLoaderIter
 
 
+def is_tracing() -> bool:
+    """Whether torch.jit.trace records what this thread computes. Since 2.0."""
+    return torch._C._get_tracing_state() is not None
+
+
 def compiler_loaded() -> bool:
     """Whether torch.compile was used: to set its stance would load it. Since 2.0."""
     return "torch._dynamo" in sys.modules

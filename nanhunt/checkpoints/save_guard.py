@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from nanhunt.checkpoints.doctor import doctor
-from nanhunt.core.program.uninterrupted import uninterrupted
+from nanhunt.core.attached import patch
 from nanhunt.errors import NanhuntError
 from nanhunt.records.diagnosis import Diagnosis
 
@@ -49,31 +49,27 @@ class SaveGuard:
 
     def __init__(self, paths: list[Path]) -> None:
         self._paths = paths
-        self._original: Callable[..., Any] | None = None
-        self._own: Callable[..., Any] | None = None
         self.diagnoses: list[Diagnosis] = []
 
     def __enter__(self) -> SaveGuard:
-        original = torch.save
+        # Some save in a thread of their own.
+        self._take_off = patch(torch, "save", self._noted, every_thread=True)
+        return self
 
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        self._take_off()
+        if kind is None:
+            for path in self._paths:
+                self._examine(path)
+
+    def _noted(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def save(obj: Any, f: Any, *args: Any, **kwargs: Any) -> Any:
             result = original(obj, f, *args, **kwargs)
             if isinstance(f, str | os.PathLike) and Path(f) not in self._paths:
                 self._paths.append(Path(f))
             return result
 
-        with uninterrupted():
-            self._original, self._own = original, save
-            setattr(torch, "save", save)  # noqa: B010  mypy
-        return self
-
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        with uninterrupted():
-            if torch.save is self._own:  # else somebody has put theirs around it
-                setattr(torch, "save", self._original)  # noqa: B010
-        if kind is None:
-            for path in self._paths:
-                self._examine(path)
+        return save
 
     def _examine(self, path: Path) -> None:
         try:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from nanhunt.core.hunting.ledger import Ledger
 from nanhunt.core.program.target import Target
-from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.tensors.stats import plain_tensors, real_values
+from nanhunt.core.uninterrupted import uninterrupted
 from nanhunt.core.watch.present import bad_state
 from nanhunt.errors import PoisonedStateError, UsageError
 from nanhunt.records.guard import Evaluation

@@ -16,9 +16,9 @@ from nanhunt.core.guard.undo import Undo
 from nanhunt.core.guard.watch import Watch
 from nanhunt.core.hunting.ledger import Ledger
 from nanhunt.core.program.target import Target
-from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.snapshot.installed import Installed
 from nanhunt.core.snapshot.reachable import Surroundings
+from nanhunt.core.uninterrupted import uninterrupted
 from nanhunt.core.watch.present import bad_state, confirmed
 from nanhunt.core.watch.sentinel import Sentinel
 from nanhunt.core.watch.step_facts import Sink, StepFacts

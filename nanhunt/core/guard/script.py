@@ -21,18 +21,19 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from nanhunt.core.attached import patch
 from nanhunt.core.guard import bundle as bundles
 from nanhunt.core.guard.watch import Loaders
 from nanhunt.core.hunting.loop import LoopHunt
 from nanhunt.core.program.target import parameters_of
-from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.snapshot.installed import Installed
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.core.snapshot.reachable import Surroundings
+from nanhunt.core.uninterrupted import uninterrupted
 from nanhunt.core.watch.step_facts import StepFacts
 from nanhunt.errors import HuntBusyError
 from nanhunt.records.report import Report
-from nanhunt.torch_private import is_made
+from nanhunt.torch_private import is_made, is_tracing
 
 
 class ScriptWatch:
@@ -108,18 +109,15 @@ class ScriptWatch:
     # -- before the training has begun ------------------------------------------------------------
 
     def _patch(self, owner: Any, name: str, before: Callable[..., None]) -> None:
-        original = owner.__dict__[name]
+        def make(original: Callable[..., Any]) -> Callable[..., Any]:
+            def watched(*args: Any, **kwargs: Any) -> Any:
+                before(*args)
+                return original(*args, **kwargs)
 
-        def patched(*args: Any, **kwargs: Any) -> Any:
-            before(*args)
-            return original(*args, **kwargs)
+            return watched
 
-        def undo() -> None:
-            if owner.__dict__[name] is patched:  # else somebody has put theirs around it
-                setattr(owner, name, original)
-
-        setattr(owner, name, patched)
-        self._undo.append(undo)
+        # The script may train in a thread of its own.
+        self._undo.append(patch(owner, name, make, every_thread=True))
 
     def _stop_scouting(self) -> None:
         while self._undo:
@@ -129,8 +127,8 @@ class ScriptWatch:
         self._optimizers.append(weakref.ref(optimizer))
 
     def _before_call(self, module: nn.Module, *_: Any) -> None:
-        # What torch.jit.trace calls is its own copy of a model, to be looked at once.
-        if not torch.is_grad_enabled() or not self._undo or _tracing():
+        # Another thread was first, or torch.jit.trace calls its own copy of a model, once.
+        if not torch.is_grad_enabled() or not self._undo or is_tracing():
             return
         optimizers = [o for o in (ref() for ref in self._optimizers) if o is not None]
         optimizers = [
@@ -239,10 +237,6 @@ def _holds(module: nn.Module, wanted: set[int]) -> bool:
     if not wanted or not is_made(module):
         return False
     return any(id(parameter) in wanted for parameter in module.parameters())
-
-
-def _tracing() -> bool:
-    return torch._C._get_tracing_state() is not None
 
 
 def script_frames(traceback: types.TracebackType | None, script: str) -> types.TracebackType | None:

@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 
 from nanhunt.core.guard.watch import Watch
 from nanhunt.core.program.target import Target
-from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.core.snapshot.reachable import Surroundings
 from nanhunt.core.snapshot.snapshot import ScalerState, Snapshot, end_state
+from nanhunt.core.uninterrupted import uninterrupted
 from nanhunt.torch_private import versions_kept
 
 

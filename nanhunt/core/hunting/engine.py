@@ -22,12 +22,12 @@ from nanhunt.core.hunting.usage import check_first_step, check_step_fn
 from nanhunt.core.learning import LearningLog, not_training
 from nanhunt.core.observe.observer import Activity, Observer
 from nanhunt.core.program.target import Target
-from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.snapshot.course import Course
 from nanhunt.core.snapshot.installed import Installed
 from nanhunt.core.snapshot.reachable import Surroundings, optimizers_in_memory
 from nanhunt.core.snapshot.snapshot import Snapshot
 from nanhunt.core.snapshot.tape import DataEndedError
+from nanhunt.core.uninterrupted import uninterrupted
 from nanhunt.core.watch.magnitudes import History
 from nanhunt.core.watch.replay import Past, Replayer
 from nanhunt.core.watch.scaler_skips import SkipWatch

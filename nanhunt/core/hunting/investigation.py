@@ -25,11 +25,11 @@ from nanhunt.core.locate.finding import (
 from nanhunt.core.locate.starting_tensors import StartingTensors
 from nanhunt.core.observe.observer import Activity, Observer
 from nanhunt.core.observe.op_records import OpRecord
-from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.snapshot.copies import NoMemoryError
 from nanhunt.core.snapshot.snapshot import Snapshot, end_state
 from nanhunt.core.tensors.stats import fingerprint
 from nanhunt.core.trials.prove import Prover
+from nanhunt.core.uninterrupted import uninterrupted
 from nanhunt.core.watch.magnitudes import Growth
 from nanhunt.core.watch.present import seen_losses
 from nanhunt.core.watch.replay import Replayer

@@ -24,10 +24,10 @@ from nanhunt.core.hunting.recorded_calls import RecordedCalls
 from nanhunt.core.locate.finding import sink_finding
 from nanhunt.core.observe.observer import Activity, Observer
 from nanhunt.core.program.target import Target
-from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.snapshot.reachable import Surroundings
 from nanhunt.core.snapshot.snapshot import Snapshot
 from nanhunt.core.snapshot.tape import Tape
+from nanhunt.core.uninterrupted import uninterrupted
 from nanhunt.core.watch.present import confirmed, seen_losses
 from nanhunt.core.watch.replay import Replayer
 from nanhunt.core.watch.sentinel import Sentinel

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nanhunt.core.attached import unpatched
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.core.tensors.stats import count_bad, is_bad, plain_tensors
 
@@ -76,7 +77,7 @@ class RecordedCalls:
         Returns:
             Its bad outputs, which stand for the loss.
         """
-        backward = getattr(torch.autograd.backward, "__wrapped__", torch.autograd.backward)
+        backward = unpatched(torch.autograd, "backward")  # these are no losses
         bad: list[Tensor] = []
         for call in self.calls:
             call.random.restore()

@@ -8,7 +8,7 @@ import itertools
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from nanhunt.core.attached import PATCHED_CALL, patch
 from nanhunt.core.causes.scene import HALVES
 from nanhunt.core.observe import op_table
 from nanhunt.core.observe.op_arguments import flat
@@ -181,24 +182,23 @@ class AutocastWatch:
         on = autocast_now()
         if on is not None:
             self.regions[on[0], dtype_name(on[1]), True, None] += 1
-        watch, original = self, torch.autocast.__enter__
+        self._take_off = patch(torch.autocast, "__enter__", self._noted)
+        return self
 
-        @functools.wraps(original)
+    def __exit__(self, *_: object) -> None:
+        self._take_off()
+
+    def _noted(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def __enter__(region: Any) -> Any:  # noqa: N807
             result = original(region)
             line = user_line(sys._getframe(1))
             # Activation checkpointing enters the region again in its second pass.
             if line is not None and current_node() is None:
                 dtype = dtype_name(region.fast_dtype)
-                watch.regions[region.device, dtype, autocast_enabled(region), line] += 1
+                self.regions[region.device, dtype, autocast_enabled(region), line] += 1
             return result
 
-        self._original = original
-        torch.autocast.__enter__ = __enter__  # type: ignore[method-assign]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        torch.autocast.__enter__ = self._original  # type: ignore[method-assign]
+        return __enter__
 
 
 class OutputCensus:
@@ -249,7 +249,7 @@ def _is_of_the_model(frame: FrameType | None) -> bool:
             return False
         if kind == "user":
             return True
-        if kind == "own" and frame.f_code.co_name != "__call__":  # the wrapper of modules
+        if kind == "own" and frame.f_code.co_name not in ("__call__", PATCHED_CALL):  # of modules
             return False
         frame = frame.f_back
     return False

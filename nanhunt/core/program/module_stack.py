@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from nanhunt.core.attached import patch
 from nanhunt.core.program.target import Target
 from nanhunt.core.tensors.stats import plain_tensors, tensor_stats
 from nanhunt.records.report import Frame
-from nanhunt.torch_private import current_node
 
 RECOMPUTE = "recompute"
 _FRAMES_KEPT = 8
@@ -62,28 +61,25 @@ class ModuleStack:
         self.frames: deque[Frame] = deque(maxlen=_FRAMES_KEPT)
 
     def __enter__(self) -> ModuleStack:
-        stack, thread = self, threading.get_ident()
-        original = nn.Module.__call__
-
-        def __call__(module: nn.Module, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
-            if threading.get_ident() != thread and current_node() is None:
-                return original(module, *args, **kwargs)  # a cell, while the step is paused
-            with stack._running_module(module) as place:
-                if stack._entered is not None and place is not None:
-                    stack._entered(module, place, (args, kwargs))
-                output = original(module, *args, **kwargs)
-                if stack._left is not None and place is not None:
-                    stack._left(module, place, output)
-                if stack._keep_frames and place is not None:
-                    stack._keep_frame(place, output)
-                return output
-
-        self._original = original
-        nn.Module.__call__ = __call__  # type: ignore[method-assign]
+        self._take_off = patch(nn.Module, "__call__", self._noted)
         return self
 
     def __exit__(self, *_: object) -> None:
-        nn.Module.__call__ = self._original  # type: ignore[method-assign]
+        self._take_off()
+
+    def _noted(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def __call__(module: nn.Module, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
+            with self._running_module(module) as place:
+                if self._entered is not None and place is not None:
+                    self._entered(module, place, (args, kwargs))
+                output = original(module, *args, **kwargs)
+                if self._left is not None and place is not None:
+                    self._left(module, place, output)
+                if self._keep_frames and place is not None:
+                    self._keep_frame(place, output)
+                return output
+
+        return __call__
 
     @property
     def place(self) -> Place | None:

@@ -8,9 +8,12 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from nanhunt.core.attached import clear, replace
+
 Sink = Callable[[str], None]
 
 _sinks: dict[int, list[Sink]] = {}
+_routers: list[Callable[[], None]] = []  # take them off again
 _lock = threading.Lock()
 
 
@@ -42,9 +45,10 @@ def printed_to(sink: Sink) -> Iterator[None]:
     with _lock:
         _sinks.setdefault(thread, []).append(sink)
         for name in ("stdout", "stderr"):
+            clear(sys, name)
             stream = getattr(sys, name)
             if stream is not None and not isinstance(stream, _Router):
-                setattr(sys, name, _Router(stream))
+                _routers.append(replace(sys, name, _Router))
     try:
         yield
     finally:
@@ -53,16 +57,11 @@ def printed_to(sink: Sink) -> Iterator[None]:
             if not _sinks[thread]:
                 del _sinks[thread]
             if not _sinks:
-                _take_off()
+                while _routers:
+                    _routers.pop()()
+                for name in ("stdout", "stderr"):
+                    clear(sys, name)
 
 
 def unheard(_text: str) -> None:
     """A sink for what nobody is to see."""
-
-
-def _take_off() -> None:
-    """Puts the streams back; one that somebody has replaced meanwhile is left alone."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if isinstance(stream, _Router):
-            setattr(sys, name, stream.stream)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.overrides import TorchFunctionMode, resolve_name
 
+from nanhunt.core.attached import patch
 from nanhunt.core.program.source_lines import CALL_STEP, kind_of
 from nanhunt.torch_private import ENGINE
 
@@ -79,25 +80,25 @@ class CallMode(TorchFunctionMode):
         raise NotImplementedError
 
     def __enter__(self) -> Self:
-        mode, original = self, getattr(torch.autograd, ENGINE)
-        self._engine = original
-
-        def run_engine(*args: Any, **kwargs: Any) -> Any:
-            if not mode._handling:
-                return original(*args, **kwargs)
-            TorchFunctionMode.__enter__(mode)
-            try:
-                return original(*args, **kwargs)
-            finally:
-                TorchFunctionMode.__exit__(mode, None, None, None)
-
-        setattr(torch.autograd, ENGINE, run_engine)
+        self._take_off = patch(torch.autograd, ENGINE, self._on_inside)
         super().__enter__()
         return self
 
     def __exit__(self, *exc: Any) -> None:
         super().__exit__(*exc)
-        setattr(torch.autograd, ENGINE, self._engine)
+        self._take_off()
+
+    def _on_inside(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def run_engine(*args: Any, **kwargs: Any) -> Any:
+            if not self._handling:
+                return original(*args, **kwargs)
+            TorchFunctionMode.__enter__(self)
+            try:
+                return original(*args, **kwargs)
+            finally:
+                TorchFunctionMode.__exit__(self, None, None, None)
+
+        return run_engine
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.snapshot.reachable import Surroundings
 from nanhunt.core.snapshot.tape import Tape, TapedIterator
+from nanhunt.core.uninterrupted import uninterrupted
 from nanhunt.errors import HuntBusyError
 
-# A step is watched through patches of classes, which come off in the reverse order: two hunts
-# in a step at the same time, one in a worker thread, would take off each other's.
+# Two hunts in a step at the same time, one in a worker thread, would take the other's batches and
+# random numbers for their own step's, and undo them.
 _inside_a_step = threading.Lock()
 
 

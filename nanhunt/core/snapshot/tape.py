@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from nanhunt.core.attached import patch
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.torch_private import LoaderIterator
 
@@ -33,7 +33,7 @@ class Tape:
         self._waiting: deque[_Entry] = deque()
         self._dropped: list[_Entry] = []
         self._inside = False
-        self._original: Callable[[Any], Any] | None = None
+        self._take_off: Callable[[], None] | None = None
 
     def next_step(self) -> None:
         """A new step begins; the batches of the one before are kept apart."""
@@ -94,22 +94,19 @@ class Tape:
 
     def install(self) -> None:
         """Patches DataLoader's iterators."""
-        original = LoaderIterator.__next__
-        self._original = original
-        tape, thread = self, threading.get_ident()
-
-        def __next__(iterator: Any) -> Any:  # noqa: N807
-            if threading.get_ident() != thread:  # a cell that runs while the step is paused
-                return original(iterator)
-            return tape.take(lambda: original(iterator))
-
-        setattr(LoaderIterator, "__next__", __next__)  # noqa: B010  mypy
+        self._take_off = patch(LoaderIterator, "__next__", self._taped)
 
     def remove(self) -> None:
         """Takes the patch off again."""
-        if self._original is not None:
-            setattr(LoaderIterator, "__next__", self._original)  # noqa: B010
-            self._original = None
+        if self._take_off is not None:
+            self._take_off()
+            self._take_off = None
+
+    def _taped(self, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def __next__(iterator: Any) -> Any:  # noqa: N807
+            return self.take(lambda: original(iterator))
+
+        return __next__
 
 
 class TapedIterator:

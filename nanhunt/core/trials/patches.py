@@ -18,7 +18,7 @@ from nanhunt.core.causes.scene import written_at
 from nanhunt.core.program.module_stack import ModuleStack
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.torch_calls import Call, CallMode, call_now
-from nanhunt.core.program.uninterrupted import uninterrupted
+from nanhunt.core.uninterrupted import uninterrupted
 from nanhunt.torch_private import tree_map_only
 
 Rewrite = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]

@@ -8,7 +8,6 @@ the spot and named.
 
 from __future__ import annotations
 
-import functools
 import math
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -23,9 +22,9 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
+from nanhunt.core.attached import is_elsewhere, patch
 from nanhunt.core.observe.observer import Activity, Observer
 from nanhunt.core.program.target import Target
-from nanhunt.core.program.uninterrupted import uninterrupted
 from nanhunt.core.snapshot.snapshot import Snapshot
 from nanhunt.core.tensors.stats import (
     count_bad,
@@ -35,8 +34,9 @@ from nanhunt.core.tensors.stats import (
     plain_tensors,
     screen,
 )
+from nanhunt.core.uninterrupted import uninterrupted
 from nanhunt.core.watch.step_facts import Sink, StepFacts
-from nanhunt.torch_private import current_node, found_inf, takes_loss_scale
+from nanhunt.torch_private import found_inf, takes_loss_scale
 
 _T = TypeVar("_T")
 
@@ -109,35 +109,19 @@ class Sentinel:
                 register_optimizer_step_pre_hook(self._before_update).remove,
                 register_optimizer_step_post_hook(self._after_update).remove,
             ]
-            self._patch(torch.autograd, "backward", self._watched_backward)
-            for name, make in (
-                ("scale", self._watched_scale),
-                ("step", self._watched_scaler_step),
-                ("unscale_", self._watched_unscale),
+            for owner, name, make in (
+                (torch.autograd, "backward", self._watched_backward),
+                (GradScaler, "scale", _if_enabled(self._watched_scale)),
+                (GradScaler, "step", _if_enabled(self._watched_scaler_step)),
+                (GradScaler, "unscale_", _if_enabled(self._watched_unscale)),
             ):
-                self._patch(GradScaler, name, functools.partial(_if_enabled, make))
+                self._undo.append(patch(owner, name, make))
         return self
 
     def __exit__(self, *_: object) -> None:
         with uninterrupted():
             while self._undo:
                 self._undo.pop()()
-
-    def _patch(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-        original = owner.__dict__[name]
-        watched = make(original)
-
-        @functools.wraps(original)
-        def patched(*args: Any, **kwargs: Any) -> Any:
-            return (original if self._elsewhere() else watched)(*args, **kwargs)
-
-        setattr(owner, name, patched)
-        self._undo.append(lambda: setattr(owner, name, original))
-
-    def _elsewhere(self) -> bool:
-        """Whether this call is no part of the step: a cell that runs while the step is paused."""
-        other = threading.get_ident() != self._thread
-        return other and current_node() is None
 
     # -- losses -----------------------------------------------------------------------------
 
@@ -235,7 +219,7 @@ class Sentinel:
     # -- updates ----------------------------------------------------------------------------
 
     def _before_update(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
-        if self._elsewhere():
+        if is_elsewhere(self._thread):
             return
         if not any(known is optimizer for known in self._optimizers):
             self._optimizers.append(optimizer)
@@ -252,7 +236,7 @@ class Sentinel:
         self.activity.optimizer += 1
 
     def _after_update(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
-        if self._elsewhere():
+        if is_elsewhere(self._thread):
             return
         self.activity.optimizer -= 1
         number = self._number(optimizer)
@@ -359,14 +343,18 @@ class Sentinel:
                 yield Sink(kind, name, region, nan, posinf + neginf, index)
 
 
-def _if_enabled(make: Callable[[Any], Any], original: Any) -> Any:
+def _if_enabled(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """A method of GradScaler that is watched on enabled ones alone: others only hand on."""
-    watched = make(original)
 
-    def method(scaler: GradScaler, *args: Any, **kwargs: Any) -> Any:
-        return (watched if scaler.is_enabled() else original)(scaler, *args, **kwargs)
+    def make_method(original: Any) -> Any:
+        watched = make(original)
 
-    return method
+        def method(scaler: GradScaler, *args: Any, **kwargs: Any) -> Any:
+            return (watched if scaler.is_enabled() else original)(scaler, *args, **kwargs)
+
+        return method
+
+    return make_method
 
 
 def _loss_part(returned: Any) -> Any:
