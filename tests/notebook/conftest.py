@@ -29,14 +29,6 @@ CHROMIUM_FLAGS = [
 ]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A browser may be slow on a busy machine: twice more. Races of ours would not hide there."""
-    for item in items:
-        if item.get_closest_marker("browser"):
-            item.add_marker(pytest.mark.flaky(reruns=2))
-            item.add_marker(pytest.mark.timeout(900))  # one clock runs for all three
-
-
 @pytest.fixture
 def page() -> Iterator[Page]:
     """A page of a browser of our own."""

@@ -70,7 +70,6 @@ def test_here_holds_the_live_tensors_and_lets_go_of_them_when_the_step_goes_on(
         ("step == 0", True), ("step > 2 and absmax > 0", False),
         (lambda here: here.tensors[0].dim() == 2, True), (lambda here: False, False),
     ],
-    ids=str,
 )  # fmt: skip
 def test_a_condition_decides_whether_a_breakpoint_stops(
     hunt: nanhunt.Hunt, condition: Any, stops: bool
