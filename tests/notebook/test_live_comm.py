@@ -1,4 +1,4 @@
-"""The comm of a live hunt in real kernels of three versions, without a browser."""
+"""The comm of a live hunt in real kernels, without a browser."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from nanhunt.panel.remote import TARGET
+from tests.notebook.kernels import in_kernels
 from tests.notebook.panels import Front
-from tests.notebook.test_panel_in_kernels import left_as_found, page, pythons
+from tests.notebook.test_panel_in_kernels import left_as_found, page
 
-__all__ = ["left_as_found", "page", "pythons"]
+__all__ = ["left_as_found", "page"]
+pytest_generate_tests = in_kernels
 PAUSED = "hunt = %nanhunt model step_fn --paused --steps 5"
 
 
@@ -30,6 +32,7 @@ def says(page: Front, told: str) -> None:
     page.until(lambda: told in page.hunt.get("headline", ""), 30, f"{told!r}: {page.hunt}")
 
 
+@pytest.mark.every_kernel
 def test_every_command_does_what_its_button_does(hunt: Front) -> None:
     for command, told in (
         ("step", "start of step 1"),
@@ -53,6 +56,7 @@ def test_every_command_does_what_its_button_does(hunt: Front) -> None:
     assert hunt.value("left()") == []
 
 
+@pytest.mark.every_kernel
 def test_a_running_hunt_is_paused_and_what_is_possible_is_told(hunt: Front) -> None:
     hunt.run("pause[0] = 1.0")
     hunt.order(command="run")

@@ -1,71 +1,28 @@
-"""The panel in real kernels of three versions: clicks at every moment, interrupts, restarts.
+"""The panel in real kernels: clicks at every moment, interrupts, restarts.
 
-ipykernel 7.0 to 7.3 lose a request now and then, with plain cells too, and lie idle for good:
-their replies bypass the stream that reads requests from the same socket, and may take its
-wake-up along (https://github.com/ipython/ipykernel/pull/1529). On two busy cores 12 of 24
-kernels were lost so within 150 cells of `x = 1`, and none of 24 with the line that 7.4 changed.
-So that these tests speak of the panel, 7.3 is given that line.
+Every test runs in the newest kernel; what an older one does in its own way (see `every_kernel`)
+runs there as well. `make kernels` runs all tests in all of them.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import sysconfig
 import time
-import venv
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from tests.notebook.kernels import Kernel, in_kernels
 from tests.notebook.panels import SETUP, Front, front
 
-# With a subshell messages of widgets are handled on a thread of their own; JupyterLab asks for
-# one where the kernel can, so for 7.0 to 7.3.
-KERNELS = [("6.31.0", False), ("7.3.0", True), ("7.4.0", False)]
-MENDED_7_3 = """
-from ipykernel.kernelapp import IPKernelApp
-from ipykernel.subshell_manager import SubshellManager
-
-def send(self, message):
-    IPKernelApp.instance().kernel.shell_stream.send_multipart(message)
-
-SubshellManager._send_on_shell_channel = send
-"""
+pytest_generate_tests = in_kernels
 
 
-@pytest.fixture(scope="session")
-def pythons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment with its own ipykernel for each version, and everything else from here."""
-    made = {}
-    paths = sysconfig.get_paths()
-    for version in sorted({version for version, _ in KERNELS}):
-        folder = tmp_path_factory.mktemp(f"ipykernel-{version}") / "venv"
-        venv.create(folder, with_pip=False)
-        python = str(folder / "bin" / "python")
-        (site,) = (folder / "lib").glob("python*/site-packages")
-        command = [sys.executable, "-m", "pip", "install", "-qq", "--no-deps", "--upgrade"]
-        command += ["--target", str(site), f"ipykernel=={version}"]
-        for last in (False, False, True):  # an index may fail for a moment
-            if subprocess.run(command, check=last).returncode == 0:
-                break
-            time.sleep(10)
-        root = Path(__file__).resolve().parents[2]
-        (site / "needed.pth").write_text(f"{root}\n{paths['purelib']}\n{paths['platlib']}\n")
-        if version == "7.3.0":
-            (site / "mended_ipykernel.py").write_text(MENDED_7_3)
-            (site / "then_mended.pth").write_text("import mended_ipykernel\n")
-        made[version] = python
-    return made
-
-
-@pytest.fixture(scope="module", params=KERNELS, ids=lambda p: f"{p[0]}{'-subshell' * p[1]}")
-def page(request: pytest.FixtureRequest, pythons: dict[str, str]) -> Iterator[Front]:
-    version, subshell = request.param
-    with front(pythons[version], subshell) as made:
-        assert made.value("__import__('ipykernel').__version__") == version
-        if version == "7.3.0":
+@pytest.fixture(scope="module")
+def page(request: pytest.FixtureRequest) -> Iterator[Front]:
+    kernel: Kernel = request.param
+    with front(kernel.python(), kernel.subshell) as made:
+        assert made.value("__import__('ipykernel').__version__") == kernel.version
+        if kernel.mended:
             made.run("from ipykernel.subshell_manager import SubshellManager")
             line = "SubshellManager._send_on_shell_channel.__module__"
             assert made.value(line) == "mended_ipykernel"
@@ -83,6 +40,7 @@ def left_as_found(page: Front) -> Iterator[None]:
     assert page.value("patched() == unpatched")
 
 
+@pytest.mark.every_kernel
 def test_a_click_while_nothing_runs_makes_one_step(page: Front) -> None:
     page.run("hunt = %nanhunt model step_fn --paused")
     page.waits_for("stands at the start of step 0")
@@ -92,6 +50,7 @@ def test_a_click_while_nothing_runs_makes_one_step(page: Front) -> None:
     assert page.value("hunt.position") == 1
 
 
+@pytest.mark.every_kernel
 def test_clicks_while_training_runs_are_taken_at_once(page: Front) -> None:
     page.run("pause[0] = 0.05\nhunt = %nanhunt model step_fn --paused")
     page.click("Run")
@@ -122,6 +81,7 @@ def test_clicks_while_paused_inside_a_step(page: Front) -> None:
     assert page.value("hunt.here is None")
 
 
+@pytest.mark.every_kernel
 def test_a_click_while_a_cell_runs_waits_or_runs_beside_it_and_neither_blocks(page: Front) -> None:
     page.run("hunt = %nanhunt model step_fn --paused")
     busy = page.start("time.sleep(1.5); print('cell done')")
@@ -131,6 +91,7 @@ def test_a_click_while_a_cell_runs_waits_or_runs_beside_it_and_neither_blocks(pa
     assert page.text(busy) == "cell done\n"
 
 
+@pytest.mark.every_kernel
 def test_what_steps_print_stands_in_the_panels_log_and_in_no_cell(page: Front) -> None:
     page.run("pause[0] = 0.02\nhunt = %nanhunt model step_fn --paused --steps 10")
     page.click("Run")
@@ -141,6 +102,7 @@ def test_what_steps_print_stands_in_the_panels_log_and_in_no_cell(page: Front) -
     assert "cell" not in page.log
 
 
+@pytest.mark.every_kernel
 def test_an_interrupt_between_cells_ends_the_worker_and_undoes_its_step(page: Front) -> None:
     page.run("pause[0] = 0.05\nhunt = %nanhunt model step_fn --paused")
     page.run("before = [p.clone() for p in model.parameters()]")
@@ -153,6 +115,7 @@ def test_an_interrupt_between_cells_ends_the_worker_and_undoes_its_step(page: Fr
     assert page.value("hunt.closed")
 
 
+@pytest.mark.every_kernel
 def test_an_interrupt_while_training_runs_ends_it_and_one_of_a_cell_does_not(page: Front) -> None:
     page.run("pause[0] = 0.05\nhunt = %nanhunt model step_fn --paused --steps 100000")
     page.click("Run")
@@ -228,6 +191,7 @@ hunt = %nanhunt theirs their_step --paused
     assert page.value("gc.collect() >= 0 and kept() is None")
 
 
+@pytest.mark.every_kernel
 def test_a_hunt_at_once_shows_progress_and_leaves_the_panel_at_the_failing_step(
     page: Front,
 ) -> None:
@@ -243,6 +207,7 @@ def test_a_hunt_at_once_shows_progress_and_leaves_the_panel_at_the_failing_step(
     page.waits_for("stands at the start of step 3")
 
 
+@pytest.mark.every_kernel
 def test_clicks_during_a_hunt_at_once_never_make_a_step_and_pause_ends_it(page: Front) -> None:
     hunting = page.start("pause[0] = 0.05\nreport = %nanhunt model step_fn --steps 60")
     page.waits_for("Running: step")
@@ -265,6 +230,7 @@ AROUND = {
 }
 
 
+@pytest.mark.every_kernel
 @pytest.mark.parametrize("name", AROUND)
 def test_a_click_makes_the_very_step_that_the_cell_would_have_made(page: Front, name: str) -> None:
     page.run(f"""
@@ -346,6 +312,7 @@ def test_an_exception_of_the_step_is_shown_as_theirs_and_the_next_click_works(pa
     page.waits_for("start of step 2")
 
 
+@pytest.mark.every_kernel
 def test_a_restart_while_paused_leaves_a_kernel_that_works(page: Front) -> None:
     page.run("hunt = %nanhunt model step_fn --paused")
     page.click("Into")
