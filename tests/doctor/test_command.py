@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +19,15 @@ import nanhunt
 from nanhunt import cli
 from tests.doctor import files
 from tests.doctor.damaged import HOSTILE, poisoned
+from tests.forks import nanhunt_command
 from tests.test_project import NOTEBOOK_PACKAGES, without
 
 ROOT = Path(nanhunt.__file__).resolve().parent.parent
 STORIES = ROOT / "examples" / "stories"
 
 
-def command(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "nanhunt", "doctor", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'examples'}"},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=120,
-        **more,
-    )
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return nanhunt_command("doctor", *arguments)
 
 
 def save(path: Path, story: Any) -> Path:

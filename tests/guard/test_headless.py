@@ -9,12 +9,12 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 import nanhunt
+from tests.forks import nanhunt_command
 
 ROOT = Path(nanhunt.__file__).resolve().parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'examples'}"}
@@ -75,11 +75,19 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
-def command(script: Path, *arguments: str, bare: bool = False, before: tuple[str, ...] = ()) -> Any:
-    how = [] if bare else ["-m", "nanhunt", "run", *before]
+def command(
+    script: Path, *arguments: str, before: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """`nanhunt run`."""
+    words = ("run", *before, script, *arguments)
+    return nanhunt_command(*words, cwd=script.parent.parent, environment=ENVIRONMENT)
+
+
+def python(*words: object, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A new interpreter, whose exit nothing but the system has to tell."""
     return subprocess.run(
-        [sys.executable, *how, str(script), *arguments],
-        cwd=script.parent.parent,
+        [sys.executable, *map(str, words)],
+        cwd=folder,
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
@@ -90,7 +98,7 @@ def command(script: Path, *arguments: str, bare: bool = False, before: tuple[str
 
 def test_a_healthy_script_does_what_it_does_alone(script: Path) -> None:
     for arguments in ((), ("seven", "--steps", "3"), ("amp",)):
-        alone = command(script, *arguments, bare=True)
+        alone = python(script, *arguments, folder=script.parent.parent)
         watched = command(script, *arguments)
         assert watched.stdout == alone.stdout != ""
         assert watched.returncode == alone.returncode
@@ -129,7 +137,9 @@ def test_where_report_and_bundle_go_can_be_said(script: Path) -> None:
 
 
 def test_an_exception_of_the_script_is_its_own(script: Path) -> None:
-    alone, watched = command(script, "raise", bare=True), command(script, "raise")
+    folder = script.parent.parent
+    alone = python(script, "raise", folder=folder)
+    watched = python("-m", "nanhunt", "run", script, "raise", folder=folder)
     assert watched.returncode == alone.returncode == 1
     assert watched.stderr.startswith(alone.stderr)
     assert watched.stderr.endswith("OSError: mine\nnanhunt: 3 steps, nothing went bad\n")
@@ -278,7 +288,7 @@ def told_script(folder: Path, text: str) -> Path:
 
 def test_the_inpainting_run_is_caught_long_before_its_validation(tmp_path: Path) -> None:
     script = told_script(tmp_path, INPAINTING)
-    assert command(script, bare=True).stdout == "valid batches: (0, 4)\n"
+    assert python(script, folder=tmp_path).stdout == "valid batches: (0, 4)\n"
     done = command(script)
     assert done.returncode == 3, done.stderr
     assert done.stdout == ""
@@ -334,7 +344,7 @@ def test_what_a_watched_script_leaves_is_hunted_and_cured_later(
     (bundle,) = (tmp_path / "nanhunt_bundles").iterdir()
     later = script.parent / "later.py"
     later.write_text(HUNTED.format(story=story, loss=loss), encoding="utf-8")
-    done = command(later, str(bundle), bare=True)
+    done = python(later, bundle, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     finding = nanhunt.load_report(tmp_path / "later.nanhunt.json").finding
     assert finding is not None
