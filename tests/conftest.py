@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # also for kernels and processes 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 from torch.amp import GradScaler
 from torch.nn.modules import module as module_hooks
@@ -124,10 +125,28 @@ def nothing_stays_installed() -> Iterator[None]:
     assert not left, f"threads still running after the test: {', '.join(left)}"
 
 
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that is made once in a run, whichever worker wants it first."""
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # which all workers share
+    folder = base / name
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "complete").exists():
+            folder.mkdir()
+            make(folder)
+            (folder / "complete").touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def built_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built by the back end that this environment has."""
-    folder = tmp_path_factory.mktemp("wheel")
+    (wheel,) = once(tmp_path_factory, "wheel", _build_wheel).glob("*.whl")
+    return wheel
+
+
+def _build_wheel(folder: Path) -> None:
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "-d", str(folder)]
     # Yarn, as Jupyter ships it, lies beside the interpreter.
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
@@ -140,5 +159,3 @@ def built_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fresh = not built.exists() or built.stat().st_mtime > newest
     assert fresh, "the built extension is older than its sources: `make lint` builds it anew"
     subprocess.run(command, cwd=root, env=environment, check=True, capture_output=True)
-    (wheel,) = folder.glob("*.whl")
-    return wheel

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
+import sys
 import sysconfig
 import venv
 from collections.abc import Iterator
@@ -12,8 +12,9 @@ from pathlib import Path
 import find_chromium
 import pytest
 from jupyterlab.commands import get_app_dir
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests.conftest import once
 from tests.notebook.servers import Server, serve
 
 expect.set_options(timeout=20_000)  # milliseconds; a busy machine is slow, not wrong
@@ -29,15 +30,32 @@ CHROMIUM_FLAGS = [
 ]
 
 
-@pytest.fixture
-def page() -> Iterator[Page]:
-    """A page of a browser of our own."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker runs a whole file of this folder, whose tests share a server or a kernel."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.parent == here and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for a file of tests; longer, its event loop would be in the way of others."""
     path = find_chromium.find()
     assert path, "the browser tests need Chromium: sudo apt-get install -y chromium"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
-        yield browser.new_page(viewport={"width": 1280, "height": 1500})
+        yield browser
         browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page of somebody who was never here before."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1500})
+    yield context.new_page()
+    context.close()
 
 
 @pytest.fixture(scope="session")
@@ -47,21 +65,22 @@ def installed(built_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     Everything that the wheel needs is taken from this environment, but not what others have
     put where Jupyter looks for extensions.
     """
-    folder = tmp_path_factory.mktemp("installed") / "venv"
-    venv.create(folder, with_pip=True)
+    folder = once(tmp_path_factory, "installed", lambda made: _install(built_wheel, made))
+    return folder / "bin" / "python"
+
+
+def _install(wheel: Path, folder: Path) -> None:
+    venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
-    paths = sysconfig.get_paths()
-    site = subprocess.run(
-        [python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"],
-        check=True, capture_output=True, text=True,
-    ).stdout.strip()  # fmt: skip
     subprocess.run(
-        [python, "-m", "pip", "install", "-qq", "--no-index", "--no-deps", built_wheel],
-        check=True, env={**os.environ, "PATH": str(folder / "bin")},
+        [sys.executable, "-m", "pip", "--python", python, "install", "-qq", "--no-index",
+         "--no-deps", wheel],
+        check=True,
     )  # fmt: skip
+    (site,) = (folder / "lib").glob("python*/site-packages")
+    paths = sysconfig.get_paths()
     # Only now, or pip would find nanhunt there.
-    (Path(site) / "needed.pth").write_text(f"{paths['purelib']}\n{paths['platlib']}\n")
-    return python
+    (site / "needed.pth").write_text(f"{paths['purelib']}\n{paths['platlib']}\n")
 
 
 @pytest.fixture(scope="module")

@@ -193,6 +193,18 @@ class Front:
                 return
             self._take(message)
 
+    def settle(self, calm: float = 0.6, limit: float = 10) -> None:
+        """Reads messages until none has come for a while, which the panel's ten a second are not.
+
+        Raises:
+            TimeoutError: the kernel never falls silent.
+        """
+        end = time.monotonic() + limit
+        while self.client.iopub_channel.socket.poll(calm * 1000):
+            if time.monotonic() > end:
+                raise TimeoutError(f"the kernel was not silent for {calm} s within {limit} s")
+            self.read(0)
+
     def _take(self, message: dict[str, Any]) -> None:
         kind, content = message["msg_type"], message["content"]
         parent = message["parent_header"].get("msg_id", "")

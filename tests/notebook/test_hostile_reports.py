@@ -128,6 +128,7 @@ def test_a_notebook_whose_kernel_is_gone_and_that_nobody_trusts_shows_its_report
     expect(report_on(page)).to_contain_text("Inf is born in step 40")
 
 
+@pytest.mark.alone
 def test_ten_thousand_modules_open_within_a_second_and_scroll(
     lab: Server, page: Page, errors: None
 ) -> None:
