@@ -22,6 +22,7 @@ import pytest
 import nanhunt
 from nanhunt.core.program import source_lines
 from nanhunt.records import report
+from tests.forks import nanhunt_command
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -118,16 +119,6 @@ def test_every_public_name_is_there(name: str) -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'hunter'"):
         nanhunt.hunter  # noqa: B018
-
-
-def test_imports_follow_the_contracts() -> None:
-    done = subprocess.run(
-        [Path(sys.executable).with_name("lint-imports"), "--no-logo"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout
 
 
 def imports() -> dict[str, set[str]]:
@@ -237,12 +228,12 @@ def test_the_command_prints_a_saved_report(saved: Path) -> None:
 
 
 def test_the_command_lists_the_causes_and_the_source_of_one() -> None:
-    done = python("-m", "nanhunt", "causes")
+    done = nanhunt_command("causes")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) >= 50
-    one = python("-m", "nanhunt", "causes", "where_trap").stdout
+    one = nanhunt_command("causes", "where_trap").stdout
     assert "Source:" in one
-    wrong = python("-m", "nanhunt", "causes", "where_trp")
+    wrong = nanhunt_command("causes", "where_trp")
     assert wrong.returncode == 2
     assert "did you mean where_trap?" in wrong.stderr
 

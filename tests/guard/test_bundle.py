@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from torch import nn
 import nanhunt
 from nanhunt.core.guard import bundle
 from nanhunt.errors import CheckpointError, GuardStoppedError, UsageError
+from tests.forks import python_script
 from tests.guard import programs
 
 ROOT = Path(nanhunt.__file__).resolve().parent.parent
@@ -74,13 +73,7 @@ if task == "hunt":
 
 
 def run(program: Path, *arguments: object) -> str:
-    done = subprocess.run(
-        [sys.executable, str(program), *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = python_script(program, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

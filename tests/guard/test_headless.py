@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import nanhunt
-from tests.forks import nanhunt_command
+from tests.forks import nanhunt_command, python_script
 
 ROOT = Path(nanhunt.__file__).resolve().parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'examples'}"}
@@ -98,7 +98,7 @@ def python(*words: object, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_a_healthy_script_does_what_it_does_alone(script: Path) -> None:
     for arguments in ((), ("seven", "--steps", "3"), ("amp",)):
-        alone = python(script, *arguments, folder=script.parent.parent)
+        alone = python_script(script, *arguments, cwd=script.parent.parent)
         watched = command(script, *arguments)
         assert watched.stdout == alone.stdout != ""
         assert watched.returncode == alone.returncode
@@ -288,7 +288,7 @@ def told_script(folder: Path, text: str) -> Path:
 
 def test_the_inpainting_run_is_caught_long_before_its_validation(tmp_path: Path) -> None:
     script = told_script(tmp_path, INPAINTING)
-    assert python(script, folder=tmp_path).stdout == "valid batches: (0, 4)\n"
+    assert python_script(script, cwd=tmp_path).stdout == "valid batches: (0, 4)\n"
     done = command(script)
     assert done.returncode == 3, done.stderr
     assert done.stdout == ""
@@ -344,7 +344,7 @@ def test_what_a_watched_script_leaves_is_hunted_and_cured_later(
     (bundle,) = (tmp_path / "nanhunt_bundles").iterdir()
     later = script.parent / "later.py"
     later.write_text(HUNTED.format(story=story, loss=loss), encoding="utf-8")
-    done = python(later, bundle, folder=tmp_path)
+    done = python_script(later, bundle, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     finding = nanhunt.load_report(tmp_path / "later.nanhunt.json").finding
     assert finding is not None
