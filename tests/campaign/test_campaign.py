@@ -19,10 +19,9 @@ def test_there_are_more_than_thirty_architectures() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_sixty_injected_faults_are_placed_exactly() -> None:
+def test_twenty_injected_faults_of_all_kinds_are_placed_exactly() -> None:
     kinds = set()
-    for seed, injection in injections(60, seed=10_000):
+    for seed, injection in injections(20, seed=10_000):
         report = nanhunt.hunt(injection.model, injection.step, steps=5, progress=False)
         wrong = injection.misses(report.finding)
         assert not wrong, f"seed {seed}, {injection.kind} in {injection.architecture}"
@@ -40,7 +39,7 @@ def end_of_hunt(seed: int, **options: Any) -> list[tuple[int, int]]:
 
 
 def test_after_trials_and_confirmation_the_state_is_that_of_a_hunt_without_them() -> None:
-    for seed, _ in injections(8, seed=555):
+    for seed, _ in injections(4, seed=555):
         assert end_of_hunt(seed, trials=False) == end_of_hunt(seed, confirm=2), seed
 
 
