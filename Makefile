@@ -8,11 +8,13 @@ READY := $(VENV)/.ready
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 # The JupyterLab extension: jlpm is Yarn as Jupyter ships it, and needs Node.js.
 EXTENSION := nanhunt/labextension/package.json
+# More than cores, since a test that drives a kernel or a browser waits much of its time.
+WORKERS ?= 4
 MODULES := labextension/node_modules/.ready
 JLPM := cd labextension && PATH="$(abspath $(BIN)):$$PATH" jlpm
 LINKED := $(VENV)/share/jupyter/labextensions/nanhunt
 
-.PHONY: help demo lab test lint format bench campaign clean
+.PHONY: help demo lab test lint format bench campaign kernels clean
 
 help:
 	@echo "make demo      run examples/01_first_hunt.ipynb and print what it found"
@@ -22,6 +24,7 @@ help:
 	@echo "make format    put the code into its form"
 	@echo "make bench     what watching costs, against a bare step and other tools; the doctor's speed"
 	@echo "make campaign  a thousand injected faults in models of others"
+	@echo "make kernels   every test of the panel in every version of ipykernel"
 	@echo "make clean     remove the virtual environment and everything built"
 
 $(READY): pyproject.toml constraints.txt
@@ -61,7 +64,12 @@ format: $(READY) $(MODULES)
 test: lint
 	$(JLPM) test
 	$(BIN)/python tools/find_chromium.py --install
-	$(BIN)/python -m pytest tests examples --nbmake
+	$(BIN)/python -m pytest examples tests --nbmake -n $(WORKERS) --dist loadgroup -m "not alone"
+	$(BIN)/python -m pytest tests -m alone
+
+kernels: $(READY)
+	NANHUNT_KERNELS=all $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup \
+		tests/notebook/test_panel_in_kernels.py tests/notebook/test_live_comm.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/overhead.py --json build/overhead.json
