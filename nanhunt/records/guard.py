@@ -19,7 +19,7 @@ class GuardEvent:
     Attributes:
         step: 0-based number of the step; undone steps count.
         bad: names of what was not finite, e.g. `"loss"`, `"buffer norm.running_mean"`.
-        action: `"skipped"`, `"restored buffers"`, `"rolled back"` or `"stopped"`.
+        action: what was done, in a word of the policy's, or `"stopped"`.
         bundle: the file that was written of it, or an empty string.
     """
 

@@ -12,6 +12,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from nanhunt.core.guard import bundle as bundles
+from nanhunt.core.guard.policies import STOPPED, BadStep, Policy
 from nanhunt.core.guard.undo import Undo
 from nanhunt.core.guard.watch import Watch
 from nanhunt.core.hunting.ledger import Ledger
@@ -21,16 +22,10 @@ from nanhunt.core.snapshot.reachable import Surroundings
 from nanhunt.core.uninterrupted import uninterrupted
 from nanhunt.core.watch.present import bad_state, confirmed
 from nanhunt.core.watch.sentinel import Sentinel
-from nanhunt.core.watch.step_facts import Sink, StepFacts
+from nanhunt.core.watch.step_facts import Sink, StepFacts, names
 from nanhunt.errors import GuardStoppedError, PoisonedStateError
 from nanhunt.records.guard import GuardEvent, GuardReport
 
-POLICIES = {
-    "stop": "stopped",
-    "skip_batch": "skipped",
-    "restore_buffers": "restored buffers",
-    "rollback": "rolled back",
-}
 _EVENTS_KEPT = 100
 
 
@@ -42,7 +37,7 @@ class Guard:
         target: Target,
         optimizers: list[Optimizer],
         scalers: list[GradScaler],
-        policy: str,
+        policy: Policy,
         numbers: dict[str, int],
         folder: Path | None,
         max_bundles: int,
@@ -50,7 +45,7 @@ class Guard:
         self._target, self._optimizers, self._scalers = target, optimizers, scalers
         self._policy, self._numbers = policy, numbers
         self._folder, self._bundles_left = folder, max_bundles
-        self._undo = Undo(target, optimizers, scalers, policy == "rollback")
+        self._undo = Undo(target, optimizers, scalers, policy.keeps_good)
         self._acquitted = Ledger(target).acquitted
         self._watch = Watch(
             target,
@@ -110,7 +105,7 @@ class Guard:
     # -- entering and leaving ---------------------------------------------------------------------
 
     def __enter__(self) -> Guard:
-        bad = bad_state(self._target, self._optimizers, self._acquitted)
+        bad = self._bad_state()
         if bad:
             raise PoisonedStateError(
                 f"{names(bad)}: not finite before the first step. A guard has nothing good to go "
@@ -176,7 +171,7 @@ class Guard:
         if place == 0:
             self._undo.begin()
             self._asked = self._watch.asked or self._watch.since
-            if self._policy == "rollback":
+            if self._policy.keeps_good:
                 self._keep_good()
         self._checked = place == self._numbers["every"] - 1
         self._set_checking(self._checked)
@@ -186,7 +181,7 @@ class Guard:
         """Takes the snapshot to roll back to, when the last one is too old, or lacks a group."""
         old = self._good_at is None or self._steps - self._good_at >= self._numbers["keep_every"]
         old |= self._undo.regrouped
-        if old and not bad_state(self._target, self._optimizers, self._acquitted):
+        if old and not self._bad_state():
             self._undo.keep()
             self._good_at = self._steps
 
@@ -247,7 +242,7 @@ class Guard:
             trouble = self._act() or self._bound()
         if again and not trouble:
             return
-        action = "stopped" if trouble else POLICIES[self._policy]
+        action = STOPPED if trouble else self._policy.event
         self._counts[action] = self._counts.get(action, 0) + 1
         event = GuardEvent(self._steps, told, action, written)
         if len(self._events) < _EVENTS_KEPT:
@@ -261,8 +256,8 @@ class Guard:
     def _bound(self) -> str:
         """Why the loop has to end although the step could be dealt with, or an empty string."""
         failures = sum(self._counts.values()) + 1
-        if self._policy == "stop":
-            return "policy stop"
+        if self._policy.ends_loop:
+            return f"policy {self._policy.name}"
         if self._in_a_row >= self._numbers["limit"]:
             return f"{self._in_a_row} bad steps in a row (limit)"
         if failures >= self._numbers["total"]:
@@ -271,24 +266,19 @@ class Guard:
 
     def _act(self) -> str:
         """Does what the policy says; returns why that does not do, or an empty string."""
-        undo = self._undo
-        if undo.missing:
-            return f"the step could not be undone ({undo.missing})"
-        if self._policy == "restore_buffers":
-            undo.buffers()
-            left = bad_state(self._target, self._optimizers, self._acquitted)
-            if left:
-                undo.now(self._asked)
-                return f"buffers alone do not help: {names(left)}"
-            return ""
-        self._doomed = True
-        lost = undo.now(self._asked)
-        if lost:
-            self._notes.append(f"step {self._steps}: could not put back {lost}")
-        if self._policy == "rollback":
-            undo.roll_back()
-        left = bad_state(self._target, self._optimizers, self._acquitted)
-        return f"bad before the step began: {names(left)}" if left else ""
+        if self._undo.missing:
+            return f"the step could not be undone ({self._undo.missing})"
+        step = BadStep(self._undo, self._asked, self._bad_state)
+        try:
+            return self._policy.treat(step)
+        finally:
+            self._doomed |= step.undone
+            if step.lost:
+                self._notes.append(f"step {self._steps}: could not put back {step.lost}")
+
+    def _bad_state(self) -> list[Sink]:
+        """What of the model's and the optimizers' state is not finite now."""
+        return bad_state(self._target, self._optimizers, self._acquitted)
 
     def _keep_bundle(self, told: tuple[str, ...]) -> str:
         """Writes the bundle, with the state at the start of the step; returns its path."""
@@ -309,12 +299,6 @@ class Guard:
         except bundles.NOT_WRITTEN as error:
             self._notes.append(f"no bundle of step {self._steps}: {error}")
             return ""
-
-
-def names(bad: list[Sink]) -> str:
-    """The first few names of what is bad."""
-    more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-    return ", ".join(str(sink) for sink in bad[:3]) + more
 
 
 def any_rank(bad: bool, target: Target) -> bool:

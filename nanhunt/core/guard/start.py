@@ -9,7 +9,8 @@ from typing import Any
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from nanhunt.core.guard.guard import POLICIES, Guard
+from nanhunt.core.guard.guard import Guard
+from nanhunt.core.guard.policies import DEFAULT, POLICIES
 from nanhunt.core.hunting.ledger import listed, working_scalers
 from nanhunt.core.program.target import Target
 from nanhunt.errors import UsageError
@@ -20,7 +21,7 @@ def guard(
     optimizer: Optimizer | Iterable[Optimizer] | None = None,
     *,
     scaler: GradScaler | Iterable[GradScaler] | None = None,
-    policy: str = "stop",
+    policy: str = DEFAULT,
     every: int = 1,
     limit: int = 10,
     total: int = 1000,
@@ -49,7 +50,7 @@ def guard(
         every: check after so many steps; what is undone is then all of them.
         limit: stop at so many bad steps in a row.
         total: stop at so many bad steps altogether.
-        keep_every: with `"rollback"`, steps between good snapshots.
+        keep_every: where good snapshots are kept, steps between them.
         bundle: folder for what is needed to hunt a bad step later (`hunt_bundle`): parameters,
             buffers, optimizer and scaler state, batch, random state. None for no bundle.
             With `every` above 1 none is written: which of the steps went bad is not known.
@@ -83,4 +84,5 @@ def guard(
             raise UsageError(f"{name} must be a whole number of at least 1, not {number!r}")
     parts = Target(model), listed(optimizer, Optimizer, "optimizer")
     folder = Path(bundle) if bundle is not None and every == 1 else None
-    return Guard(*parts, working_scalers(scaler), policy, numbers, folder, max_bundles)
+    how = POLICIES[policy]
+    return Guard(*parts, working_scalers(scaler), how, numbers, folder, max_bundles)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -35,6 +36,12 @@ class Sink:
         if self.kind in ("loss", "operation"):
             return self.name
         return f"{'optimizer state' if self.kind == 'state' else self.kind} {self.name}"
+
+
+def names(bad: Sequence[Sink]) -> str:
+    """The first few names of what is bad."""
+    more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+    return ", ".join(str(sink) for sink in bad[:3]) + more
 
 
 class StepFacts:
