@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import graphlib
 import importlib
@@ -173,6 +174,34 @@ def test_examples_in_docstrings_are_true(name: str) -> None:
 def test_every_file_of_the_package_is_told_from_the_users_code() -> None:
     kinds = {source_lines.kind_of(str(path)) for path in (ROOT / "nanhunt").rglob("*.py")}
     assert kinds == {"own"}
+
+
+def own_lists_of_halves(source: str) -> list[int]:
+    """Lines where a literal collection names both real dtypes of half precision."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Tuple | ast.List | ast.Set | ast.Dict)
+        and {"torch.float16", "torch.bfloat16"}
+        <= {ast.unparse(part) for part in parts(node) if part}
+    ]
+
+
+def parts(node: ast.Tuple | ast.List | ast.Set | ast.Dict) -> list[ast.expr | None]:
+    return [*node.keys, *node.values] if isinstance(node, ast.Dict) else list(node.elts)
+
+
+def test_nobody_keeps_an_own_list_of_half_precision() -> None:
+    found = {
+        str(path.relative_to(ROOT / "nanhunt"))
+        for path in (ROOT / "nanhunt").rglob("*.py")
+        if own_lists_of_halves(path.read_text(encoding="utf-8"))
+    }
+    assert found == {
+        "core/tensors/dtypes.py",  # the vocabulary
+        "core/tensors/binning.py",  # how the bits of each dtype are laid out
+        "checkpoints/formats/safetensors.py",  # what a file's header calls each dtype
+    }
 
 
 # -- what it contains -------------------------------------------------------------------------

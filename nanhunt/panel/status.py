@@ -8,7 +8,7 @@ from typing import Any
 from nanhunt.core.stepping.events import AFTER, BACKWARD, Here
 from nanhunt.core.stepping.stepper import PAUSED, RUNNING
 from nanhunt.core.tensors.binning import histogram
-from nanhunt.core.tensors.stats import dtype_name
+from nanhunt.core.tensors.dtypes import dtype_name
 from nanhunt.interactive import Hunt
 from nanhunt.panel.controls import possible
 from nanhunt.records.histogram import Histogram

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nanhunt.checkpoints.formats.contents import Contents, Entry, Keys
 from nanhunt.checkpoints.judge.roles import without_shard
-from nanhunt.core.tensors.stats import dtype_name
+from nanhunt.core.tensors.dtypes import dtype_name
 from nanhunt.errors import UsageError
 from nanhunt.records.diagnosis import Match, Mismatch
 

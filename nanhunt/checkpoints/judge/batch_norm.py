@@ -13,7 +13,7 @@ from nanhunt.checkpoints.formats.contents import Contents, Entry
 from nanhunt.checkpoints.judge.problem import problem
 from nanhunt.checkpoints.judge.roles import COUNT, MEAN, VARIANCE, siblings
 from nanhunt.checkpoints.judge.scan import Scan, has_gaps, read_values
-from nanhunt.core.tensors.stats import dtype_name
+from nanhunt.core.tensors.dtypes import dtype_name
 from nanhunt.records.diagnosis import Problem
 
 _RESET = "bad channels reset to mean 0 and variance 1"

@@ -12,7 +12,7 @@ from nanhunt.checkpoints.formats.contents import Contents, Record
 from nanhunt.checkpoints.judge.judge import judge
 from nanhunt.checkpoints.judge.roles import Roles, roles_in
 from nanhunt.checkpoints.judge.scan import Scan, checksums_of, scan_all
-from nanhunt.core.tensors.stats import dtype_name
+from nanhunt.core.tensors.dtypes import dtype_name
 from nanhunt.records.diagnosis import Diagnosis, Problem
 
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import torch
 
 from nanhunt.checkpoints.formats.contents import Contents, Entry, Record, Scalar
-from nanhunt.checkpoints.judge import rules
 from nanhunt.checkpoints.judge.batch_norm import judge_statistics
 from nanhunt.checkpoints.judge.outliers import outliers
 from nanhunt.checkpoints.judge.problem import problem
 from nanhunt.checkpoints.judge.roles import SECOND_MOMENTS, STATISTICS, Roles, leaf
 from nanhunt.checkpoints.judge.scan import Scan, has_gaps
+from nanhunt.core.tensors.dtypes import largest_number
 from nanhunt.records.diagnosis import Problem
 
 _EARLIER = "take an earlier file; `nanhunt doctor FOLDER` finds the last healthy one of a series"
@@ -139,9 +139,9 @@ def _range(contents: Contents, entry: Entry, scan: Scan, role: str) -> Iterator[
     if entry.dtype is None or entry.dtype in (torch.float16, torch.complex32):
         return
     limit = ""
-    if scan.absmax > torch.finfo(torch.float32).max:
+    if scan.absmax > largest_number(torch.float32):
         limit = "float32 ends at 3.4e+38"
-    elif scan.absmax > rules.HALF_MAX:
+    elif scan.absmax > largest_number(torch.float16):
         limit = "float16 ends at 65,504"
     if limit:
         text = f"values up to {scan.absmax:.3g}: {limit}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nanhunt.checkpoints.formats.contents import Contents, Entry
 from nanhunt.checkpoints.judge.scan import Scan, index_of
-from nanhunt.core.tensors.stats import dtype_name
+from nanhunt.core.tensors.dtypes import dtype_name
 from nanhunt.records.diagnosis import Problem
 
 

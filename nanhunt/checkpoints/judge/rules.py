@@ -20,9 +20,6 @@ class Rule:
     source: str
 
 
-# The largest finite float16; torch.finfo(torch.float16).max.
-HALF_MAX = 65504.0
-
 # A tensor this many times larger or smaller than the median of its sisters stands out ...
 OUTLIER = 64.0
 # ... if three quarters of them lie within this factor of the median, and there are enough.

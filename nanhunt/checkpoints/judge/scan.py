@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from nanhunt.checkpoints.formats.contents import Entry, Record, Span
+from nanhunt.core.tensors.dtypes import PACKED, real_part
 from nanhunt.core.tensors.stats import real_values
 from nanhunt.errors import CheckpointError
 
@@ -30,11 +31,6 @@ from nanhunt.errors import CheckpointError
 PIECE = 1 << 21
 _THREADS = 2
 _PLACES = 3
-_REAL = {
-    torch.complex32: torch.float16,
-    torch.complex64: torch.float32,
-    torch.complex128: torch.float64,
-}
 Place = tuple[int, ...]
 
 
@@ -184,14 +180,10 @@ class _Pool:
 
 def real_dtype(entry: Entry) -> torch.dtype | None:
     """The dtype of the numbers that the bytes hold; None for what is not looked at."""
-    dtype = _REAL.get(entry.dtype, entry.dtype) if entry.dtype else None
-    if dtype is None or not dtype.is_floating_point or dtype in _PACKED:
+    dtype = real_part(entry.dtype) if entry.dtype else None
+    if dtype is None or not dtype.is_floating_point or dtype in PACKED:
         return None
     return dtype
-
-
-# Several numbers in a byte: torch has no conversion for them.
-_PACKED = {getattr(torch, "float4_e2m1fn_x2", None)}
 
 
 def _scan(entry: Entry, scan: Scan, pool: _Pool) -> int | None:
@@ -209,7 +201,7 @@ def _scan(entry: Entry, scan: Scan, pool: _Pool) -> int | None:
     whole = entry.record is not None and entry.record.crc is not None and entry.record.span == span
     if dtype is None and not whole:
         return None
-    width = 2 if entry.dtype in _REAL else 1
+    width = 2 if entry.dtype is not None and entry.dtype.is_complex else 1
     if dtype is not None and has_gaps(entry):
         scan.add(read_values(entry).reshape(-1), 0, width)
         return None
@@ -246,10 +238,10 @@ def read_values(entry: Entry) -> Tensor:
     raw = bytearray(entry.span.read())
     if not raw:
         return torch.empty(entry.shape)
-    values = torch.frombuffer(raw, dtype=_REAL.get(entry.dtype, entry.dtype))
+    values = torch.frombuffer(raw, dtype=real_part(entry.dtype))
     if entry.dtype.itemsize == 1 and entry.dtype.is_floating_point:
         values = values.to(torch.float32)
-    if entry.dtype in _REAL:
+    if entry.dtype.is_complex:
         values = values.view(-1, 2)
     if values.shape[0] < entry.numel:
         return values

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nanhunt.checkpoints.formats.contents import Record, Span
+from nanhunt.core.tensors.dtypes import BITS
 
 Condition = Literal["not finite", "not finite or negative"]
 
@@ -46,13 +47,13 @@ class Patch:
             return _bytes_of(self.values.to(self.dtype)), self.values.numel()
         if not raw:
             return b"", 0
-        bits = torch.frombuffer(raw, dtype=_integer(self.dtype))
+        bits = torch.frombuffer(raw, dtype=BITS[self.dtype.itemsize])
         bad = torch.zeros(bits.shape, dtype=torch.bool)
         for span, dtype, condition in self.where:
             bad |= _bad(torch.frombuffer(bytearray(span.read()), dtype=dtype), condition)
         if not self.where:
             bad[:] = True
-        code = torch.tensor([self.value]).to(self.dtype).view(_integer(self.dtype))
+        code = torch.tensor([self.value]).to(self.dtype).view(BITS[self.dtype.itemsize])
         bits[bad] = code
         return bytes(raw), int(bad.sum())
 
@@ -73,10 +74,6 @@ class NumberPatch:
 
 
 AnyPatch = Patch | NumberPatch
-
-
-def _integer(dtype: torch.dtype) -> torch.dtype:
-    return {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
 
 
 def _bytes_of(values: Tensor) -> bytes:

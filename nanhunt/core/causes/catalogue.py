@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import torch
 
-from nanhunt.core.causes.scene import HALVES, Scene
+from nanhunt.core.causes.scene import Scene
 from nanhunt.core.observe.evidence import OpEvidence
+from nanhunt.core.tensors.dtypes import HALVES, dtype_name, largest_number
 
 NOT_ESTABLISHED = "not_established"
 
@@ -59,24 +60,12 @@ def rule(source: str) -> Callable[[Callable[[Scene], Account | None]], Rule]:
 IEEE = "IEEE 754-2019, table 3.5: largest finite numbers of binary16 and binary32"
 
 
-def limit(dtype: torch.dtype) -> float:
-    """Largest finite number of a dtype (of a complex dtype: of its parts)."""
-    if dtype == torch.complex32:
-        return 65504.0
-    return float(torch.finfo(dtype).max)
-
-
-def short(dtype: torch.dtype | None) -> str:
-    """`float16` for `torch.float16`."""
-    return str(dtype).removeprefix("torch.")
-
-
 def overflowed(evidence: OpEvidence | None) -> bool:
     """Whether double precision gives a finite result that the dtype cannot hold."""
     if evidence is None or evidence.double is None or evidence.dtype is None:
         return False
     double = evidence.double
-    return double.still_bad == 0 and double.absmax >= limit(evidence.dtype)
+    return double.still_bad == 0 and double.absmax >= largest_number(evidence.dtype)
 
 
 def finite_in_double(evidence: OpEvidence) -> bool:
@@ -103,7 +92,7 @@ def says_overflow(evidence: OpEvidence) -> tuple[str, ...]:
     assert evidence.dtype is not None
     return (
         f"in float64 the same inputs give up to {evidence.double.absmax:.4g}; "
-        f"{short(evidence.dtype)} ends at {limit(evidence.dtype):.5g}",
+        f"{dtype_name(evidence.dtype)} ends at {largest_number(evidence.dtype):.5g}",
     )
 
 
@@ -113,4 +102,4 @@ NOT_RANGE = "not a matter of precision: in float64 the result is not finite eith
 
 def exponent_limit(dtype: torch.dtype) -> float:
     """The argument from which on `exp` overflows."""
-    return math.log(limit(dtype))
+    return math.log(largest_number(dtype))

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import torch
 
-from nanhunt.core.causes.catalogue import short
-from nanhunt.core.causes.scene import HALVES, Scene, line_of
+from nanhunt.core.causes.scene import Scene, line_of
 from nanhunt.core.observe.evidence import OpEvidence
 from nanhunt.core.program.torch_calls import Call
+from nanhunt.core.tensors.dtypes import HALVES, dtype_name
 
 _ADDS_EPSILON = frozenset(
     f"aten.{name}"
@@ -38,5 +38,5 @@ def lost_epsilon(scene: Scene, evidence: OpEvidence, argument: str | None) -> Lo
             small = isinstance(value, float) and 0 < value < 1e-3
             if small and float(torch.tensor(value, dtype=operand.dtype)) == 0:
                 where = f"the epsilon is added{line_of(made)}"
-                return LostEpsilon(float(value), short(operand.dtype), where, made.call)
+                return LostEpsilon(float(value), dtype_name(operand.dtype), where, made.call)
     return None

@@ -12,13 +12,13 @@ from nanhunt.core.causes.catalogue import (
     overflowed,
     rule,
     says_overflow,
-    short,
 )
 from nanhunt.core.causes.scene import Scene, line_of
+from nanhunt.core.observe import op_table
 from nanhunt.core.observe.evidence import OpEvidence
 from nanhunt.core.observe.lineage import LightOp
+from nanhunt.core.tensors.dtypes import dtype_name
 
-CASTS = frozenset({"aten._to_copy", "aten.copy_", "aten.to"})
 MATMULS = frozenset(
     f"aten.{name}"
     for name in (
@@ -78,7 +78,7 @@ def acquitted_transforms(scene: Scene) -> tuple[str, ...]:
             if torch.complex32 in dtypes:
                 return ()
             name = op.call.name.rpartition(".")[2] if op.call else op.op
-            clean.setdefault(name, f"`{name}`{line_of(op)} returned {short(dtypes.pop())}")
+            clean.setdefault(name, f"`{name}`{line_of(op)} returned {dtype_name(dtypes.pop())}")
     return tuple(f"acquitted: {told}" for told in list(clean.values())[:2])
 
 
@@ -126,7 +126,7 @@ def fft_dc_overflow(scene: Scene) -> Account | None:
     if evidence is None:
         return None
     inside = evidence.packet.startswith("aten._fft_")
-    if not inside and evidence.packet not in CASTS:
+    if not inside and evidence.packet not in op_table.CASTS_IN_INFERENCE_TOO:
         return None
     made = [
         op for op, _ in scene.ancestors(evidence, depth=10) if op.packet.startswith("aten._fft_")
@@ -156,12 +156,12 @@ def half_fft_overflow(scene: Scene) -> Account | None:
 def half_cast_overflow(scene: Scene) -> Account | None:
     """A cast to half precision overflows."""
     evidence = _half_overflow(scene)
-    if evidence is None or evidence.packet not in CASTS:
+    if evidence is None or evidence.packet not in op_table.CASTS_IN_INFERENCE_TOO:
         return None
     assert evidence.double is not None
     return Account(
-        f"The cast to {short(evidence.dtype)} overflows: the value {evidence.double.absmax:.4g} is "
-        "fine before it and does not fit after it.",
+        f"The cast to {dtype_name(evidence.dtype)} overflows: the value "
+        f"{evidence.double.absmax:.4g} is fine before it and does not fit after it.",
         says_overflow(evidence),
         (NOT_SINGULAR, "not the operation that made the value: it was finite"),
     )
@@ -217,6 +217,6 @@ def batch_norm_statistics_overflow(scene: Scene) -> Account | None:
     return _account(
         scene,
         evidence,
-        f"The statistics of this batch overflow the {short(evidence.dtype)} buffers of "
+        f"The statistics of this batch overflow the {dtype_name(evidence.dtype)} buffers of "
         f"{scene.finding.module or 'the batch norm'}.",
     )

@@ -6,6 +6,7 @@ import torch
 
 from nanhunt.core.causes.catalogue import Account, rule
 from nanhunt.core.causes.scene import Scene
+from nanhunt.core.tensors.dtypes import WHOLE
 
 _SUMS = ("aten.add", "aten.sub", "aten.add_", "aten.sub_", "aten.rsub")
 _PRODUCTS = ("aten.mul", "aten.mul_")
@@ -13,7 +14,6 @@ _QUOTIENTS = ("aten.div", "aten.div_")
 _DEVIATIONS = ("aten.std", "aten.var", "aten.std_mean", "aten.var_mean")
 _MEANS = ("aten.mean", "aten.nanmean")
 _LIKELIHOODS = ("aten.nll_loss_forward", "aten.nll_loss2d_forward")
-_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 
 
 @rule("softmax over a row of -Inf is exp(-Inf - (-Inf)) = NaN")
@@ -121,7 +121,7 @@ def _counts(scene: Scene) -> bool:
 
 def _descends_from_mask(scene: Scene, index: int) -> bool:
     light = scene.lineage.ops[index]
-    if any(operand.dtype in _WHOLE for operand in light.inputs):
+    if any(operand.dtype in WHOLE for operand in light.inputs):
         return True
     return any(
         read.dtype == torch.bool

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-import torch
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
@@ -15,15 +14,13 @@ from nanhunt.core.observe import op_table
 from nanhunt.core.observe.closeup import Closeup, Selection
 from nanhunt.core.observe.evidence import OpEvidence
 from nanhunt.core.observe.lineage import LightOp, Lineage, Operand
+from nanhunt.core.program.casts import NOT_BY_AUTOCAST
 from nanhunt.core.program.source_lines import Line, source_of
+from nanhunt.core.tensors.dtypes import HALVES, REAL_HALF_NAMES, WIDE, dtype_name
 from nanhunt.core.watch.magnitudes import Growth
 from nanhunt.records.report import Finding
 
-HALVES = (torch.float16, torch.bfloat16, torch.complex32)
-_CAST_OPS = ("aten._to_copy", "aten.copy_")
-_CASTS = ("half", "bfloat16", "to", "type", "type_as", "float", "double", "__get__")
 _STRAIGHT = 6  # operations that are followed so
-_WIDE = (torch.float32, torch.float64)
 
 
 @dataclasses.dataclass
@@ -141,19 +138,19 @@ class Scene:
     def half_cast(self, evidence: OpEvidence) -> str:
         """Who made an operation's input half precision, as the end of a sentence, or ""."""
         light = self.light(evidence)
-        if light is not None and light.packet in _CAST_OPS and evidence.dtype in HALVES:
+        if light is not None and light.packet in op_table.CASTS and evidence.dtype in HALVES:
             return f"the cast is made by {_caster(light)}"
         for made, operand in self.ancestors(evidence, depth=16):
-            wide = [read for read in made.inputs if read.dtype in _WIDE]
-            if made.packet in _CAST_OPS and wide and operand.dtype in HALVES:
-                return f"made {_short(operand.dtype)} by {_caster(made)}{line_of(made)}"
-        halves = [n for n in self.roots(evidence, 16) if n.stats.dtype in ("float16", "bfloat16")]
+            wide = [read for read in made.inputs if read.dtype in WIDE]
+            if made.packet in op_table.CASTS and wide and operand.dtype in HALVES:
+                return f"made {dtype_name(operand.dtype)} by {_caster(made)}{line_of(made)}"
+        halves = [n for n in self.roots(evidence, 16) if n.stats.dtype in REAL_HALF_NAMES]
         return f"{halves[0].role} {halves[0].name} is {halves[0].stats.dtype}" if halves else ""
 
 
 def _caster(made: LightOp) -> str:
     name = made.call.name.rpartition(".")[2] if made.call else ""
-    if made.call is not None and made.call.autocast is not None and name not in _CASTS:
+    if made.call is not None and made.call.autocast is not None and name not in NOT_BY_AUTOCAST:
         return f"autocast for `{name}`"
     return f"`.{name}()`" if name else made.op
 
@@ -171,7 +168,3 @@ def written_at(line: Line) -> str:
     short = source.file.replace("\\", "/").rpartition("/")[2]
     place = f"cell [{source.cell}], line" if source.cell is not None else f"{short}:"
     return f" in `{source.code}` ({place}{' ' if source.cell is not None else ''}{source.line})"
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -16,13 +16,13 @@ from nanhunt.core.causes.catalogue import (
     overflowed,
     rule,
     says_overflow,
-    short,
     singular,
 )
 from nanhunt.core.causes.epsilon import lost_epsilon
 from nanhunt.core.causes.scene import Scene
 from nanhunt.core.observe.evidence import AtBad
 from nanhunt.core.observe.lineage import LightOp
+from nanhunt.core.tensors.dtypes import dtype_name
 
 _LOGS = ("aten.log", "aten.log2", "aten.log10", "aten.log_")
 _QUOTIENTS = ("aten.div", "aten.div_", "aten.reciprocal", "aten.rsqrt", "aten.true_divide")
@@ -237,7 +237,7 @@ def exp_overflow(scene: Scene) -> Account | None:
         return None
     cast = scene.half_cast(evidence) if is_half(evidence) else ""
     return Account(
-        f"{evidence.op} of {entry.maximum:.4g}: in {short(evidence.dtype)} it overflows from "
+        f"{evidence.op} of {entry.maximum:.4g}: in {dtype_name(evidence.dtype)} it overflows from "
         f"{bound:.4g} on.",
         (cast,) if cast else (),
     )
@@ -251,7 +251,7 @@ def half_overflow(scene: Scene) -> Account | None:
         return None
     cast = scene.half_cast(evidence)
     return Account(
-        f"{evidence.op} overflows in {short(evidence.dtype)}.",
+        f"{evidence.op} overflows in {dtype_name(evidence.dtype)}.",
         (*says_overflow(evidence), *((cast,) if cast else ())),
         (NOT_SINGULAR,),
     )

@@ -9,14 +9,13 @@ from nanhunt.core.causes.catalogue import (
     IEEE,
     NOT_SINGULAR,
     Account,
-    limit,
     overflowed,
     rule,
     says_overflow,
-    short,
 )
 from nanhunt.core.causes.scene import Scene
 from nanhunt.core.observe.evidence import OpEvidence
+from nanhunt.core.tensors.dtypes import dtype_name, largest_number
 from nanhunt.core.watch.magnitudes import Growth
 
 _SQUARES = ("addcmul", "mul", "addcmul_")
@@ -78,11 +77,11 @@ def second_moment_overflow(scene: Scene) -> Account | None:
     if gradient is None:
         return None
     size = max(abs(gradient.minimum), abs(gradient.maximum))
-    if size**2 < limit(evidence.dtype) or gradient.posinf or gradient.neginf:
+    if size**2 < largest_number(evidence.dtype) or gradient.posinf or gradient.neginf:
         return None
     return Account(
         f"The square of a gradient of {size:.3g} does not fit into the second moment's "
-        f"{short(evidence.dtype)}.",
+        f"{dtype_name(evidence.dtype)}.",
         ruled_out=("not a bad gradient: it is finite",),
     )
 
@@ -97,7 +96,7 @@ def optimizer_epsilon_lost(scene: Scene) -> Account | None:
     epsilon = _lost_epsilon(scene.optimizers, evidence.dtype)
     if divisor is None or divisor.zero < divisor.total or epsilon is None:
         return None
-    lost = f"{epsilon:g} is 0 in {short(evidence.dtype)}" if epsilon else "is 0"
+    lost = f"{epsilon:g} is 0 in {dtype_name(evidence.dtype)}" if epsilon else "is 0"
     return Account(
         f"The optimizer's eps {lost}, so its update divides by zero where the second moment is "
         "zero.",
@@ -181,7 +180,7 @@ def update_overflow(scene: Scene) -> Account | None:
     told = (f"learning rates: {', '.join(f'{rate:g}' for rate in rates)}",) if rates else ()
     return Account(
         f"The update itself is too large: {evidence.op} leaves the range of "
-        f"{short(evidence.dtype)}.",
+        f"{dtype_name(evidence.dtype)}.",
         (*says_overflow(evidence), *told),
         ("not a bad gradient: the operation's inputs are finite",),
     )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nanhunt.core.compare.recording import Recorded, RecordedStep, forget_noise
+from nanhunt.core.tensors.dtypes import HALVES, WIDE, dtype_name, real_part
 from nanhunt.core.tensors.stats import is_lazy
 from nanhunt.errors import UsageError
 from nanhunt.records.comparison import Comparison, Pair
@@ -20,14 +21,8 @@ from nanhunt.records.comparison import Comparison, Pair
 NOISY_RUNS = 3
 MARGIN = 4.0  # the spread of a few noisy runs, times this, is taken for what rounding explains
 _EPSILON = {  # one unit in the last place, relative
-    name: torch.finfo(getattr(torch, real)).eps
-    for real, names in (
-        ("float16", ("float16", "complex32")),
-        ("bfloat16", ("bfloat16",)),
-        ("float32", ("float32", "complex64")),
-        ("float64", ("float64", "complex128")),
-    )
-    for name in names
+    dtype_name(dtype): torch.finfo(real_part(dtype)).eps
+    for dtype in (*HALVES, *WIDE, torch.complex64, torch.complex128)
 }
 Rename = Mapping[str, str] | Callable[[str], str] | None
 Match = tuple[int | None, int | None]

@@ -18,7 +18,8 @@ from nanhunt.core.program.module_stack import ModuleStack
 from nanhunt.core.program.source_lines import Stack
 from nanhunt.core.program.torch_calls import CallWatch
 from nanhunt.core.snapshot.random_state import RandomState
-from nanhunt.core.tensors.stats import dtype_name, fingerprint, real_values
+from nanhunt.core.tensors.dtypes import dtype_name, real_part
+from nanhunt.core.tensors.stats import fingerprint, real_values
 from nanhunt.errors import UsageError
 from nanhunt.records.comparison import OpSide
 from nanhunt.records.report import Finding
@@ -95,7 +96,7 @@ class OpTape(TorchDispatchMode):
             return out
         shape, device = out.shape, out.device
         signs = torch.randint(0, 2, shape, generator=_generator(device), device=device) * 2 - 1
-        return out * (1 + size * signs.to(_real_dtype(out)))
+        return out * (1 + size * signs.to(real_part(out.dtype)))
 
     def _record(self, func: Any, tensor: Tensor, stack: Stack) -> Recorded:
         place, call = self._modules.place, self._calls.current
@@ -136,10 +137,6 @@ def _generator(device: torch.device) -> torch.Generator:
 def forget_noise() -> None:
     """The noise begins anew: the same comparison gives the same tolerances."""
     _GENERATORS.clear()
-
-
-def _real_dtype(tensor: Tensor) -> torch.dtype:
-    return tensor.real.dtype if tensor.is_complex() else tensor.dtype
 
 
 class RecordedStep(HuntEngine):

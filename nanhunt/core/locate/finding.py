@@ -129,7 +129,7 @@ def sink_finding(facts: StepFacts, step: int) -> Finding:
 def birth_finding(birth: Birth, step: int) -> Finding:
     """The finding for an operation that made ComplexHalf out of something else."""
     context = birth.record.context
-    halves = [stats for stats in birth.inputs if stats.dtype in ("float16", "half")]
+    halves = [stats for stats in birth.inputs if stats.dtype == "float16"]
     made_of = f"its input is {halves[0].dtype}" if halves else "none of its inputs is"
     return Finding(
         severity="critical",

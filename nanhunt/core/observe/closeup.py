@@ -17,10 +17,10 @@ from nanhunt.core.observe.op_records import Value
 from nanhunt.core.program.module_stack import Place
 from nanhunt.core.program.source_lines import Stack
 from nanhunt.core.program.torch_calls import Call
+from nanhunt.core.tensors.dtypes import HALVES
 from nanhunt.records.report import Frame
 from nanhunt.torch_private import current_node, storage_identity
 
-_HALVES = (torch.float16, torch.bfloat16, torch.complex32)
 _NEAR = 6  # generations from a product of queries and keys to its softmax (scale, mask, cast)
 _REACH = 8  # generations from an operation to a `where` that throws part of its result away
 
@@ -102,7 +102,7 @@ class Closeup:
         place: tuple[Place | None, Stack | None, Call | None],
     ) -> None:
         """Called after each operation."""
-        if any(tensor.dtype in _HALVES for tensor, _ in results) and place[2] is not None:
+        if any(tensor.dtype in HALVES for tensor, _ in results) and place[2] is not None:
             self.half_places.setdefault(place[0].module if place[0] is not None else None)
         if index > self.index:
             self._follow_main(str(func), inputs, results)

@@ -7,6 +7,11 @@ these do not say stands here.
 
 from __future__ import annotations
 
+# Casts, as autograd passes them on.
+CASTS = frozenset({"aten._to_copy", "aten.copy_"})
+# In inference mode nothing takes `to` apart before it is seen.
+CASTS_IN_INFERENCE_TOO = CASTS | {"aten.to"}
+
 # Writes constants the user wrote down: an Inf born here was put there on purpose (a mask).
 WRITES_CONSTANTS = frozenset(
     f"aten.{name}"

@@ -17,20 +17,18 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from nanhunt.core.attached import PATCHED_CALL, patch
-from nanhunt.core.causes.scene import HALVES
 from nanhunt.core.observe import op_table
 from nanhunt.core.observe.op_arguments import flat
+from nanhunt.core.program.casts import MOVES, TO_HALF
 from nanhunt.core.program.module_stack import ModuleStack, Place
 from nanhunt.core.program.source_lines import CALL_STEP, Line, kind_of
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.torch_calls import autocast_now
-from nanhunt.core.tensors.stats import dtype_name, is_bad, plain_tensors, tensor_stats
+from nanhunt.core.tensors.dtypes import HALVES, dtype_name
+from nanhunt.core.tensors.stats import is_bad, plain_tensors, tensor_stats
 from nanhunt.records.report import TensorStats
 from nanhunt.torch_private import TorchDispatchMode, autocast_enabled, current_node
 
-_MOVES = frozenset(
-    {"to", "cuda", "cpu", "half", "float", "double", "bfloat16", "type", "detach", "contiguous"}
-)
 _NOT_COMPUTED = op_table.UNINITIALISED | op_table.WRITES_CONSTANTS | op_table.LITERALS
 _GRAPH_NODES = 20_000
 OUTSIDE = "(outside the model)"
@@ -134,9 +132,9 @@ class CallCensus(TorchFunctionMode):
             self._use(tensor, frame)
         if args and name in ("detach", "item", "tolist", "numpy", "detach_"):
             self._cut(args[0], frame)
-        if name in _MOVES:
+        if name in MOVES:
             self._note_if_thrown_away(name, frame)
-            to_half = name in ("half", "bfloat16") or any(a in HALVES for a in args[1:])
+            to_half = name in TO_HALF or any(a in HALVES for a in args[1:])
             line = user_line(frame)
             if (to_half or kwargs.get("dtype") in HALVES) and line is not None:
                 self.casts.setdefault((name, line))

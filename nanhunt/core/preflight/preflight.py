@@ -17,7 +17,8 @@ from nanhunt.core.preflight.census import AutocastWatch, CallCensus, OpCensus, O
 from nanhunt.core.program.module_stack import ModuleStack, Place
 from nanhunt.core.program.source_lines import source_of
 from nanhunt.core.program.target import parameters_of
-from nanhunt.core.tensors.stats import count_bad, dtype_name, is_lazy
+from nanhunt.core.tensors.dtypes import dtype_name
+from nanhunt.core.tensors.stats import count_bad, is_lazy
 from nanhunt.core.watch.present import bad_gradients, bad_state, seen_losses
 from nanhunt.core.watch.step_facts import Sink, StepFacts
 from nanhunt.errors import UsageError

@@ -18,13 +18,13 @@ from torch.overrides import TorchFunctionMode, resolve_name
 
 from nanhunt.core.attached import patch
 from nanhunt.core.program.source_lines import CALL_STEP, kind_of
+from nanhunt.core.tensors.devices import COMMON_AUTOCAST
 from nanhunt.torch_private import ENGINE
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 _MODULES = os.path.join("torch", "nn", "modules") + os.sep
-_DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
 class Site(NamedTuple):
@@ -139,7 +139,7 @@ def call_now(func: Any, frame: FrameType | None, module: str | None) -> Call:
 
 def autocast_now() -> tuple[str, torch.dtype] | None:
     """The device type and dtype of the autocast that is on, the accelerator's first."""
-    for device in reversed(_DEVICES):
+    for device in reversed(COMMON_AUTOCAST):
         if torch.is_autocast_enabled(device):
             return device, torch.get_autocast_dtype(device)
     return None

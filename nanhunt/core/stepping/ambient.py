@@ -15,8 +15,7 @@ from typing import Any
 import torch
 
 from nanhunt import torch_private
-
-_AUTOCAST_DEVICES = ("cpu", "cuda", "xpu", "mps", "hpu", "mtia")
+from nanhunt.core.tensors.devices import AUTOCAST
 
 
 class Ambient:
@@ -32,7 +31,7 @@ class Ambient:
         self._view_replay = torch_private.view_replay_enabled()
         self._autocast = [
             (device, torch.get_autocast_dtype(device))
-            for device in _AUTOCAST_DEVICES
+            for device in AUTOCAST
             if torch.is_autocast_enabled(device)
         ]
         self._cache = torch.is_autocast_cache_enabled()

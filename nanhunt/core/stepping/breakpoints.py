@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from nanhunt.core.stepping.events import AFTER, BACKWARD, BEFORE, Here
+from nanhunt.core.tensors import dtypes
 from nanhunt.core.tensors.binning import histogram
 from nanhunt.errors import UsageError
 
@@ -26,7 +27,6 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
 }
-_DTYPES = {name for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 _PHASES = {"forward": (BEFORE, AFTER), "backward": (BACKWARD,), "both": (BEFORE, AFTER, BACKWARD)}
 
 
@@ -49,11 +49,11 @@ class _Seen:
     def _value(self, name: str) -> Any:
         if name in ("step", "call"):
             return getattr(self._here, name)
-        dtypes = [tensor.dtype for tensor in self._here.tensors]
+        kinds = [tensor.dtype for tensor in self._here.tensors]
         if name == "complex_half":
-            return torch.complex32 in dtypes
+            return torch.complex32 in kinds
         if name == "dtype":
-            return _AnyOf(str(dtype).removeprefix("torch.") for dtype in dtypes)
+            return _AnyOf(dtypes.dtype_name(kind) for kind in kinds)
         counted = [found for found in map(histogram, self._here.tensors) if found.numel]
         values = {
             "nan": sum(found.nan for found in counted),
@@ -156,8 +156,8 @@ def _help() -> str:
 
 
 def _check(node: ast.AST, text: str) -> None:
-    if isinstance(node, ast.Name) and node.id not in (*_Seen.NAMES, *_DTYPES):
-        close = difflib.get_close_matches(node.id, [*_Seen.NAMES, *_DTYPES], 1)
+    if isinstance(node, ast.Name) and node.id not in (*_Seen.NAMES, *dtypes.NAMES):
+        close = difflib.get_close_matches(node.id, [*_Seen.NAMES, *dtypes.NAMES], 1)
         hint = f"did you mean {close[0]}?" if close else _help()
         raise UsageError(f"{text!r}: there is no {node.id!r} to ask for; {hint}")
     number = isinstance(node, ast.Constant) and isinstance(node.value, int | float | str)

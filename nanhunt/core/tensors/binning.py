@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanhunt.core.tensors.stats import dtype_name, real_values, tensor_stats
+from nanhunt.core.tensors.dtypes import dtype_name, real_part
+from nanhunt.core.tensors.stats import real_values, tensor_stats
 from nanhunt.records.histogram import Bin, Histogram
 from nanhunt.records.report import TensorStats
 from nanhunt.torch_private import dispatch_modes_off, function_modes_off
@@ -283,7 +284,7 @@ def _bad(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _smallest_normal(dtype: torch.dtype) -> float:
-    return torch.finfo(dtype.to_real() if dtype.is_complex else dtype).smallest_normal
+    return torch.finfo(real_part(dtype)).smallest_normal
 
 
 def _records(counted: Sequence[Counted], rows: Tensor) -> list[Histogram]:

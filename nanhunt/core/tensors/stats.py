@@ -14,14 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from nanhunt.core.tensors.dtypes import BITS, dtype_name, largest_number
 from nanhunt.records.report import TensorStats
 from nanhunt.torch_private import is_transformed, is_wrapper, stored_values
 
-_REAL_OF_COMPLEX = {
-    torch.complex32: torch.float16,
-    torch.complex64: torch.float32,
-    torch.complex128: torch.float64,
-}
 _CHUNK = 1 << 22
 
 
@@ -132,11 +128,6 @@ def is_bad(tensor: Tensor) -> bool:
     return any(count_bad(tensor))
 
 
-def dtype_name(dtype: torch.dtype) -> str:
-    """The dtype without its `torch.` prefix."""
-    return str(dtype).removeprefix("torch.")
-
-
 @torch.no_grad()
 def tensor_stats(tensor: Tensor, name: str) -> TensorStats:
     """Computes exact statistics; what cannot be computed is said in `note`."""
@@ -178,8 +169,7 @@ def tensor_stats(tensor: Tensor, name: str) -> TensorStats:
 def _headroom(dtype: torch.dtype, absmax: float | None) -> float | None:
     if not absmax:
         return None
-    limit = torch.finfo(_REAL_OF_COMPLEX.get(dtype, dtype)).max
-    return math.log2(limit) - math.log2(absmax)
+    return math.log2(largest_number(dtype)) - math.log2(absmax)
 
 
 @torch.no_grad()
@@ -206,10 +196,9 @@ def as_integers(tensor: Tensor) -> Tensor:
     """The bits of a plain tensor as integers of the same width."""
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
-    widths = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     if tensor.dtype == torch.bool:
         return tensor.to(torch.uint8)
-    return tensor.view(widths[tensor.itemsize])
+    return tensor.view(BITS[tensor.itemsize])
 
 
 def same_bits(first: Tensor, second: Tensor) -> bool:

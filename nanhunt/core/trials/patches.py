@@ -15,19 +15,16 @@ import torch
 from torch import Tensor
 
 from nanhunt.core.causes.scene import written_at
+from nanhunt.core.program.casts import MAY_CAST_TO_HALF, TO_HALF
 from nanhunt.core.program.module_stack import ModuleStack
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.torch_calls import Call, CallMode, call_now
+from nanhunt.core.tensors.devices import COMMON_AUTOCAST
+from nanhunt.core.tensors.dtypes import WIDER
 from nanhunt.core.uninterrupted import uninterrupted
 from nanhunt.torch_private import tree_map_only
 
 Rewrite = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
-_WIDER = {
-    torch.float16: torch.float32,
-    torch.bfloat16: torch.float32,
-    torch.complex32: torch.complex64,
-}
-_CASTS = frozenset({"half", "bfloat16", "to", "type", "type_as"})
 
 
 class PatchedCalls(CallMode):
@@ -79,10 +76,10 @@ class PatchedCalls(CallMode):
             return func(*args, **kwargs)
         self.applied += 1
         self.last = call
-        if getattr(func, "__name__", "") in _CASTS:
+        if getattr(func, "__name__", "") in MAY_CAST_TO_HALF:
             self.casts.setdefault(_line(call))
         for position, value in enumerate(args):
-            if isinstance(value, Tensor) and value.dtype in _WIDER:
+            if isinstance(value, Tensor) and value.dtype in WIDER:
                 self.halves[position] = value.dtype
             elif isinstance(value, int | float):
                 self.numbers.add(position)
@@ -111,7 +108,7 @@ def in_float32(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if in_place or kwargs.get("out") is not None:
         return func(*args, **kwargs)
     with without_autocast():
-        if name in _CASTS:
+        if name in MAY_CAST_TO_HALF:
             return _cast(func, args, kwargs)
         if name == "batch_norm":
             return _batch_norm(func, args, kwargs)
@@ -149,7 +146,7 @@ def wider(value: Any) -> Any:
     """Half-precision tensors inside a structure as single-precision ones."""
 
     def widen(tensor: Tensor) -> Tensor:
-        dtype = _WIDER.get(tensor.dtype)
+        dtype = WIDER.get(tensor.dtype)
         return tensor.to(dtype) if dtype is not None else tensor
 
     return tree_map_only(Tensor, widen, value)
@@ -159,17 +156,17 @@ def wider(value: Any) -> Any:
 def without_autocast() -> Any:
     """Autocast off on every device where it is on."""
     with contextlib.ExitStack() as stack:
-        for device in ("cpu", "cuda", "mps", "xpu"):
+        for device in COMMON_AUTOCAST:
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
         yield
 
 
 def _cast(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if getattr(func, "__name__", "") in ("half", "bfloat16"):
+    if getattr(func, "__name__", "") in TO_HALF:
         return args[0].float()
-    args = tuple(_WIDER.get(a, a) if isinstance(a, torch.dtype) else a for a in args)
-    kwargs = {k: _WIDER.get(v, v) if isinstance(v, torch.dtype) else v for k, v in kwargs.items()}
+    args = tuple(WIDER.get(a, a) if isinstance(a, torch.dtype) else a for a in args)
+    kwargs = {k: WIDER.get(v, v) if isinstance(v, torch.dtype) else v for k, v in kwargs.items()}
     return wider(func(*args, **kwargs))
 
 

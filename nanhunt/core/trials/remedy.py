@@ -7,9 +7,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from nanhunt.core.causes.scene import HALVES, Scene
+from nanhunt.core.causes.scene import Scene
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.torch_calls import Call, Site
+from nanhunt.core.tensors.dtypes import HALVES
 from nanhunt.core.trials.patches import PatchedCalls, Rewrite, changed_argument
 from nanhunt.core.trials.snippets import Edit, expression_of, replaced
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from nanhunt.core.causes.scene import HALVES, Scene
+from nanhunt.core.causes.scene import Scene
 from nanhunt.core.program.target import Target
+from nanhunt.core.tensors.dtypes import HALF_NAMES, HALVES
 from nanhunt.core.trials import emptiness, nudges, states, widen
 from nanhunt.core.trials.remedy import Remedy
 from nanhunt.torch_private import buffers_in, parameters_in
@@ -116,8 +117,7 @@ def is_half_precision(scene: Scene) -> bool:
     evidence = scene.culprit
     if evidence is None:
         return False
-    names = {str(dtype).removeprefix("torch.") for dtype in HALVES}
-    return any(stats.dtype in names for stats in (*evidence.inputs, *evidence.outputs))
+    return any(stats.dtype in HALF_NAMES for stats in (*evidence.inputs, *evidence.outputs))
 
 
 def half_modules(scene: Scene, target: Target) -> list[str]:

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nanhunt.core.causes.half import birth_of
-from nanhunt.core.causes.scene import HALVES, Scene
+from nanhunt.core.causes.scene import Scene
+from nanhunt.core.program.casts import MAY_CAST_TO_HALF
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.torch_calls import Call
-from nanhunt.core.tensors.stats import dtype_name
+from nanhunt.core.tensors.dtypes import HALVES, dtype_name
 from nanhunt.core.trials.patches import in_float32, in_float32_and_back
 from nanhunt.core.trials.remedy import (
     ONE_MODULE,
@@ -36,7 +37,6 @@ from nanhunt.core.trials.snippets import (
 from nanhunt.torch_private import buffers_in, parameters_in
 
 OUTSIDE = "(outside the model)"
-_CASTS = ("half", "bfloat16", "to", "type", "type_as")
 
 
 def call_in_float32(scene: Scene, target: Target) -> Remedy | None:
@@ -48,7 +48,12 @@ def call_in_float32_and_back(scene: Scene, target: Target) -> Remedy | None:
     """The one call in float32, its result cast back to what it was."""
     call = call_to_blame(scene)
     dtype = scene.culprit.dtype if scene.culprit is not None else None
-    if call is None or call.site is None or dtype not in HALVES or function_name(call) in _CASTS:
+    if (
+        call is None
+        or call.site is None
+        or dtype not in HALVES
+        or function_name(call) in MAY_CAST_TO_HALF
+    ):
         return None
 
     def edit(scope: Scope) -> Edit | None:
@@ -76,7 +81,11 @@ def maker_in_float32(scene: Scene, target: Target) -> Remedy | None:
         return None
     for made, operand in scene.ancestors(scene.culprit, depth=8):
         name = function_name(made.call)
-        if operand.dtype in HALVES and name in _CASTS and made.call != call_to_blame(scene):
+        if (
+            operand.dtype in HALVES
+            and name in MAY_CAST_TO_HALF
+            and made.call != call_to_blame(scene)
+        ):
             return _wide_call(target, made.call)
     return None
 
@@ -85,13 +94,13 @@ def _wide_call(target: Target, call: Call | None) -> Remedy | None:
     if call is None or call.site is None:
         return None
     name = function_name(call)
-    title = f"without the cast `{name}`" if name in _CASTS else f"`{name}` in float32"
+    title = f"without the cast `{name}`" if name in MAY_CAST_TO_HALF else f"`{name}` in float32"
 
     def edit(scope: Scope) -> Edit | None:
         expression = expression_of(call)
         if expression is None:
             return None
-        if name in _CASTS:
+        if name in MAY_CAST_TO_HALF:
             return replaced(expression, _uncast(expression))
         text = _widened(expression, scope)
         if call.autocast is not None:
