@@ -108,8 +108,12 @@ is_wrapper: Callable[[Any], bool] = _python_dispatch.is_traceable_wrapper_subcla
 # Since 2.0. Without it a finding says which argument was bad by its position alone.
 schema: Callable[[Any], Any] = operator.attrgetter("_schema")
 
-# Trees of lists, tuples and dicts. Since 2.0, `tree_leaves` since 2.2.
-tree_leaves, tree_map_only = _pytree.tree_leaves, _pytree.tree_map_only
+# Trees of lists, tuples, dicts and registered classes. Since 2.0, `tree_leaves` since 2.2.
+tree_leaves, tree_map, tree_map_only = _pytree.tree_leaves, _pytree.tree_map, _pytree.tree_map_only
+
+# How objects of each registered class are taken apart, one level of them. Since 2.0. Without it
+# tensors in outputs and caches of transformers, and in classes of the user's, are not found.
+tree_nodes: dict[type[Any], Any] = _pytree.SUPPORTED_NODES
 
 # -- modes ----------------------------------------------------------------------------------------
 

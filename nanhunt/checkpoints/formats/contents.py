@@ -230,6 +230,8 @@ def leaves(root: object) -> Iterator[tuple[Keys, object]]:
     A container is visited once, so that one which holds itself comes to an end. One that is
     nested deeper than `DEPTH` comes as it is, unopened.
     """
+    # Not `core.tensors.trees`: the file is a stranger's, and recursion would end the process
+    # where it is nested deeply, or never where it holds itself.
     seen: set[int] = set()
     stack: list[tuple[Keys, object]] = [((), root)]
     while stack:

@@ -17,6 +17,7 @@ from nanhunt.core.program.target import Target, parameters_of
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.errors import CheckpointError, UsageError
 from nanhunt.records.report import Report
+from nanhunt.torch_private import tree_map_only
 
 
 def hunt_bundle(
@@ -106,14 +107,8 @@ def batch_of(content: dict[str, Any]) -> Any:
 
 
 def to_device(value: Any, device: torch.device) -> Any:
-    """Moves the tensors in plain containers."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return {key: to_device(item, device) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(to_device(item, device) for item in value)
-    return value
+    """Moves the tensors in nested containers."""
+    return tree_map_only(Tensor, lambda tensor: tensor.to(device), value)
 
 
 @torch.no_grad()

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# Not `tensors.trees`: a batch may hold itself or be deep, and what cannot be kept is told by its
+# place; pytree has neither an end for the first nor a place for the second.
 _DEPTH = 12
 _AS_THEY_ARE = (bool, int, float, complex, str, bytes, type(None))
 

@@ -13,6 +13,7 @@ from nanhunt.core.locate.descent import Origin
 from nanhunt.core.observe.observer import Observer
 from nanhunt.core.program.target import Target
 from nanhunt.core.tensors.stats import plain_tensors, tensor_stats
+from nanhunt.core.tensors.trees import named_parts
 from nanhunt.records.report import TensorStats
 
 
@@ -152,6 +153,9 @@ def _of_batch(batch: Any, label: str) -> Iterator[Item]:
     elif isinstance(batch, list | tuple):
         for index, value in enumerate(batch):
             yield from _of_batch(value, f"{label}[{index}]")
+    elif parts := named_parts(batch):
+        for place, value in parts:
+            yield from _of_batch(value, f"{label}{place}")
     else:
         for tensor in plain_tensors(batch):
             yield Item("batch", label, None, tensor)

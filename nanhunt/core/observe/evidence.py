@@ -28,6 +28,7 @@ from nanhunt.core.program.torch_calls import Call
 from nanhunt.core.tensors.binning import pictured
 from nanhunt.core.tensors.stats import plain_tensors, real_values
 from nanhunt.records.report import TensorStats
+from nanhunt.torch_private import tree_map
 
 
 class AtBad(NamedTuple):
@@ -257,8 +258,8 @@ def _run_double(func: Any, args: Any, kwargs: Any) -> list[Tensor] | None:
         return None
     try:
         with torch.no_grad():
-            wide_args = [_widened(value) for value in args]
-            wide_kwargs = {key: _widened(value) for key, value in kwargs.items()}
+            wide_args = tree_map(_widened, list(args))
+            wide_kwargs = tree_map(_widened, dict(kwargs))
             out = func(*wide_args, **wide_kwargs)
             written = [
                 a.tensor
@@ -282,8 +283,6 @@ def _widened(value: Any) -> Any:
         if value.is_complex:
             return torch.complex128
         return torch.float64 if value.is_floating_point else value
-    if isinstance(value, list | tuple):
-        return type(value)(_widened(item) for item in value)
     return value
 
 

@@ -47,7 +47,11 @@ def _arguments(func: Any, args: Any, kwargs: Any) -> Iterator[tuple[int, str, An
 
 
 def flat(value: Any) -> Iterator[tuple[int | None, Tensor]]:
-    """Yields (index in the list or None, tensor)."""
+    """Yields (index in the list or None, tensor).
+
+    The arguments of an operation are tensors and lists of them at most, and every operation of a
+    step comes through here: `tensors.trees` would only take longer.
+    """
     if isinstance(value, Tensor):
         yield None, value
     elif isinstance(value, list | tuple):

@@ -107,6 +107,8 @@ class Surroundings:
         else:
             self._enter(value)
 
+    # Not `tensors.trees`: programs hold themselves, and what matters here are the containers and
+    # the places in them, which are put back, and not their leaves.
     def _enter(self, value: Any) -> None:
         if isinstance(value, functools.partial):
             self._push_all([value.func, *value.args, *value.keywords.values()])

@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from nanhunt.core.tensors.dtypes import BITS, dtype_name, largest_number
+from nanhunt.core.tensors.trees import held
 from nanhunt.records.report import TensorStats
-from nanhunt.torch_private import is_transformed, is_wrapper, stored_values
+from nanhunt.torch_private import is_transformed, is_wrapper, stored_values, tree_nodes
 
 _CHUNK = 1 << 22
 
@@ -209,7 +210,11 @@ def same_bits(first: Tensor, second: Tensor) -> bool:
 
 
 def plain_tensors(value: object, depth: int = 4) -> Sequence[Tensor]:
-    """Tensors inside nested tuples, lists, dicts and dataclasses, in order."""
+    """Tensors inside nested tuples, lists, dicts, dataclasses and registered classes, in order.
+
+    Called for every output of every module, so the commonest containers are told apart here;
+    what pytree does not know (an ordinary dataclass, a subclass of dict) is gone into as well.
+    """
     if isinstance(value, Tensor):
         return [value]
     if depth == 0:
@@ -221,4 +226,12 @@ def plain_tensors(value: object, depth: int = 4) -> Sequence[Tensor]:
         items = value
     elif hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
         items = [getattr(value, name, None) for name in value.__dataclass_fields__]
-    return [tensor for item in items for tensor in plain_tensors(item, depth - 1)]
+    elif type(value) in tree_nodes:
+        items = held(value)
+    found: list[Tensor] = []
+    for item in items:
+        if isinstance(item, Tensor):
+            found.append(item)
+        else:
+            found += plain_tensors(item, depth - 1)
+    return found
