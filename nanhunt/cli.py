@@ -110,12 +110,12 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     """Runs a script under watch; what it prints, raises and exits with stays its own."""
-    from nanhunt.core.guard.script import ScriptWatch, script_frames
+    from nanhunt.core.guard.script import ScriptRun, script_frames
 
     if not Path(options.script).is_file():
         print(f"nanhunt: {options.script}: there is no such script", file=sys.stderr)
         return EXIT_BAD_INPUT
-    watch = ScriptWatch(None if options.no_bundle else Path(options.bundle))
+    watch = ScriptRun(None if options.no_bundle else Path(options.bundle))
     ended: SystemExit | None = None
     code = 0
     try:

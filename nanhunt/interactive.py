@@ -18,7 +18,7 @@ from nanhunt.core.stepping.breakpoints import Breakpoint, Condition
 from nanhunt.core.stepping.events import Here
 from nanhunt.core.stepping.gauges import Gauges
 from nanhunt.core.stepping.stepper import INTO, OUT, OVER, PAUSED, RESUME, RUNNING, Stepper
-from nanhunt.core.stepping.watch import StepWatch
+from nanhunt.core.stepping.watch import StepHooks
 from nanhunt.errors import HuntBusyError, UsageError
 from nanhunt.records.report import Finding, Report
 
@@ -339,7 +339,7 @@ class Hunt(HuntEngine):
         if not (stops or self.statistics):
             yield
             return
-        watch = StepWatch(
+        watch = StepHooks(
             self._target,
             self._course.number,
             activity,

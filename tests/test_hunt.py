@@ -395,7 +395,7 @@ def test_without_room_for_a_close_look_the_place_is_still_named(
 
     for place in ("__init__", "after"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"nanhunt.core.observe.evidence.Look.{place}", full)
+            patch.setattr(f"nanhunt.core.observe.evidence.EvidenceCollector.{place}", full)
             finding = nanhunt.hunt(model, step_fn, steps=2, progress=False).finding
         assert finding is not None
         assert finding.op == "aten.log.default"

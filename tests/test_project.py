@@ -204,6 +204,23 @@ def test_nobody_keeps_an_own_list_of_half_precision() -> None:
     }
 
 
+# Classes of one name that are one thing.
+SAME_THING = {
+    "GuardCallback": {"integrations.lightning", "integrations.transformers"},  # one per framework
+    "Hunt": {"core.hunting.hunt", "interactive"},  # the second is the first, with a worker thread
+}
+
+
+def test_no_two_classes_share_a_name() -> None:
+    homes: dict[str, set[str]] = {}
+    for path in (ROOT / "nanhunt").rglob("*.py"):
+        module = ".".join(path.relative_to(ROOT / "nanhunt").with_suffix("").parts)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, set()).add(module)
+    assert {name: at for name, at in homes.items() if len(at) > 1} == SAME_THING
+
+
 # -- what it contains -------------------------------------------------------------------------
 
 

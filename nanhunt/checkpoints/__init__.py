@@ -1,1 +1,1 @@
-"""Checkpoints: the doctor, who examines and repairs files of weights."""
+"""Reads, judges and repairs checkpoints (files of weights); `nanhunt.doctor` stands here."""

@@ -1,4 +1,4 @@
-"""`nanhunt.doctor`: the one way in."""
+"""`nanhunt.doctor`: says what is wrong with a checkpoint, and repairs what can be repaired."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nanhunt.checkpoints.formats import opening
 from nanhunt.checkpoints.formats.contents import Entry
 from nanhunt.checkpoints.judge import against_model as fitting
-from nanhunt.checkpoints.judge.examine import Examination, examine_contents
+from nanhunt.checkpoints.judge.examine import ExaminedCheckpoint, examine_contents
 from nanhunt.checkpoints.judge.roles import STATISTICS, leaf
 from nanhunt.checkpoints.judge.scan import read_values
 from nanhunt.checkpoints.repair.plan import plan
@@ -88,7 +88,9 @@ def doctor(
     return dataclasses.replace(diagnosis, seconds=time.monotonic() - started)
 
 
-def _examine(path: Path, model: nn.Module | None) -> tuple[Examination, fitting.Fitting | None]:
+def _examine(
+    path: Path, model: nn.Module | None
+) -> tuple[ExaminedCheckpoint, fitting.Fitting | None]:
     contents = opening.read(path)
     if model is None:
         return examine_contents(contents), None
@@ -108,7 +110,7 @@ def _series(folder: Path, model: nn.Module | None, fix: bool) -> Diagnosis:
         raise UsageError(f"{folder} is a series of checkpoints: name the one to repair")
     fitted: dict[Path, Match] = {}
 
-    def look(path: Path) -> Examination:
+    def look(path: Path) -> ExaminedCheckpoint:
         examination, fits = _examine(path, model)
         if fits is not None:
             fitted[path] = fits.match
@@ -147,7 +149,7 @@ def _honest(repair: Repair, match: Match | None) -> Repair:
 
 
 def _from_data(
-    examination: Examination,
+    examination: ExaminedCheckpoint,
     fitted: fitting.Fitting | None,
     model: nn.Module | None,
     data: Iterable[Any] | None,

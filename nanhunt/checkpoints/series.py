@@ -1,4 +1,4 @@
-"""A folder of checkpoints, halved until the first bad one is found.
+"""Finds the first bad checkpoint of a folder, by bisection.
 
 What is not finite stays so, in running averages, moments and weights alike, so a series is
 healthy up to some file and bad from there on. The newest is read first: if it is healthy, so
@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from nanhunt.checkpoints.judge.examine import Examination
+from nanhunt.checkpoints.judge.examine import ExaminedCheckpoint
 from nanhunt.errors import CheckpointError
-from nanhunt.records.diagnosis import Look, Problem, Timeline
+from nanhunt.records.diagnosis import Problem, Timeline, TimelinePoint
 
 _NUMBER = re.compile(r"\d+")
 
@@ -27,8 +27,8 @@ def in_order(series: list[Path]) -> tuple[list[Path], str]:
 
 
 def bisect(
-    series: list[Path], examine: Callable[[Path], Examination]
-) -> tuple[Timeline, Examination | None]:
+    series: list[Path], examine: Callable[[Path], ExaminedCheckpoint]
+) -> tuple[Timeline, ExaminedCheckpoint | None]:
     """Finds the first bad checkpoint of a series.
 
     Args:
@@ -40,19 +40,19 @@ def bisect(
         none can be read).
     """
     order, told = in_order(series)
-    looks: list[Look] = []
-    latest: dict[bool, Examination] = {}
+    looks: list[TimelinePoint] = []
+    latest: dict[bool, ExaminedCheckpoint] = {}
 
     def is_bad(path: Path) -> bool | None:
         """None when it cannot be read."""
         try:
             examination = examine(path)
         except (CheckpointError, OSError) as error:
-            looks.append(Look(path.name, None, str(error)))
+            looks.append(TimelinePoint(path.name, None, str(error)))
             return None
         critical = [p for p in examination.problems if p.severity == "critical"]
         latest[bool(critical)] = examination
-        looks.append(Look(path.name, not critical, _summary(critical)))
+        looks.append(TimelinePoint(path.name, not critical, _summary(critical)))
         return bool(critical)
 
     bad, healthy = _search(list(order), is_bad)

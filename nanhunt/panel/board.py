@@ -20,7 +20,7 @@ _MOSTLY = 0.5  # share of subnormal numbers in those that are not zero
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What is to be said of a module at one glance."""
+    """What a module's state is called, with its glyph and colour."""
 
     glyph: str
     word: str

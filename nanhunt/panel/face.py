@@ -1,4 +1,4 @@
-"""The panel's widgets and how they are laid out; what they do stands in `panel.py`."""
+"""The panel's widgets and their layout; what they do stands in `panel.py`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NO_BREAKPOINTS = ("no breakpoints",)
 
 
 class Face:
-    """Every widget, made once.
+    """The panel's widgets, each made once.
 
     Attributes:
         buttons: by the names in `CONTROLS`.

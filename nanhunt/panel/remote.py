@@ -1,4 +1,4 @@
-"""The panel's line to front ends that know nanhunt: what can be done now, and orders to do it.
+"""The panel's comm to front ends that know nanhunt: sends the state, receives commands.
 
 One comm per panel, whose messages are small JSON. From here: `{"hunt": {...}}` when something
 changed. From a front end: `{"command": "step"}`, or `{"ask": "state"}` by one that came late (a

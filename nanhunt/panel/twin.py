@@ -1,4 +1,4 @@
-"""The report as a plain output of the cell: a saved or exported notebook has no widgets."""
+"""Shows the report as a plain output of the cell too: saved notebooks have no widgets."""
 
 from __future__ import annotations
 

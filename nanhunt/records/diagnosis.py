@@ -96,7 +96,7 @@ class Match:
 
 
 @dataclasses.dataclass(frozen=True)
-class Change:
+class RepairChange:
     """One tensor or number that a repair changed.
 
     Attributes:
@@ -121,12 +121,12 @@ class Repair:
     """
 
     path: str
-    changes: tuple[Change, ...] = ()
+    changes: tuple[RepairChange, ...] = ()
     left: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
+class TimelinePoint:
     """One checkpoint of a series that was read.
 
     Attributes:
@@ -154,7 +154,7 @@ class Timeline:
 
     length: int
     order: str
-    looks: tuple[Look, ...]
+    looks: tuple[TimelinePoint, ...]
     last_healthy: str = ""
     first_bad: str = ""
 

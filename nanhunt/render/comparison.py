@@ -1,4 +1,4 @@
-"""The telling of a comparison."""
+"""Writes a comparison as a `Story`, from which text and HTML are made."""
 
 from __future__ import annotations
 

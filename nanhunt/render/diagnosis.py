@@ -1,4 +1,4 @@
-"""The telling of a diagnosis."""
+"""Writes a diagnosis as a `Story`, from which text and HTML are made."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from nanhunt.render import wording
-from nanhunt.render.story import Change, Story, Table
+from nanhunt.render.story import CodeSnippet, Story, Table
 
 if TYPE_CHECKING:
     from nanhunt.records.diagnosis import Diagnosis, Match, Problem, Repair, Timeline
@@ -175,11 +175,13 @@ def _match_facts(match: Match | None) -> list[tuple[str, str]]:
     return facts
 
 
-def _change(match: Match | None) -> Change | None:
+def _change(match: Match | None) -> CodeSnippet | None:
     fixes = [mismatch.fix for mismatch in match.mismatches if mismatch.fix] if match else []
     if not fixes:
         return None
-    return Change("Before load_state_dict", "\n".join(wording.visible(f, 200) for f in fixes[:4]))
+    return CodeSnippet(
+        "Before load_state_dict", "\n".join(wording.visible(f, 200) for f in fixes[:4])
+    )
 
 
 def _advice(diagnosis: Diagnosis) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The telling of what guards did."""
+"""Writes what guards did as a `Story`, from which text and HTML are made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The telling of a preflight."""
+"""Writes a preflight as a `Story`, from which text and HTML are made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The telling of a report."""
+"""Writes a report as a `Story`, from which text and HTML are made."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from nanhunt.render import wording
-from nanhunt.render.story import Change, Story, Table
+from nanhunt.render.story import CodeSnippet, Story, Table
 
 if TYPE_CHECKING:
     from nanhunt.records.report import Finding, Frame, Report, TensorStats
@@ -92,7 +92,7 @@ def _remedy(finding: Finding) -> list[tuple[str, str]]:
     return [("remedy", f"{best.remedy}: cured by replay{of if tried > 1 else ''}{loss}{held}")]
 
 
-def _change(finding: Finding) -> Change | None:
+def _change(finding: Finding) -> CodeSnippet | None:
     """The winning trial as code."""
     best = finding.trials[0] if finding.trials else None
     if best is None or not best.cured or not best.snippet:
@@ -101,7 +101,7 @@ def _change(finding: Finding) -> Change | None:
     cell = next((s.cell for s in sources if s.file == best.file), None)
     where = f" {wording.lines(best.file, cell, best.lines)}" if best.lines else ""
     code = "\n".join(wording.visible(line) for line in best.snippet.strip("\n").splitlines())
-    return Change(f"Change{where}", textwrap.dedent(code))
+    return CodeSnippet(f"Change{where}", textwrap.dedent(code))
 
 
 def _tables(finding: Finding) -> list[Table]:

@@ -1,4 +1,4 @@
-"""What a record says, in words: the one form that every renderer follows."""
+"""`Story`: a record in words and tables, from which every renderer works."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Table:
 
 
 @dataclasses.dataclass(frozen=True)
-class Change:
+class CodeSnippet:
     """Code that the reader may take over, and where it goes."""
 
     caption: str
@@ -47,7 +47,7 @@ class Story:
     verdict: str
     facts: tuple[tuple[str, str], ...] = ()
     code: str = ""
-    change: Change | None = None
+    change: CodeSnippet | None = None
     tables: tuple[Table, ...] = ()
     others: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from torch import nn
 
 import nanhunt
 from nanhunt.checkpoints.formats import opening
-from nanhunt.checkpoints.formats.contents import Entry, Record, Span, extent, row_major
+from nanhunt.checkpoints.formats.contents import Entry, Span, ZipMember, extent, row_major
 from nanhunt.checkpoints.judge.rules import RULES
 from nanhunt.checkpoints.judge.scan import PIECE, checksums_of, index_of, scan_all
 from nanhunt.errors import CheckpointError
@@ -77,7 +77,7 @@ def test_thousands_of_tensors_in_two_files_need_few_open_files(tmp_path: Path) -
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, limit[1]))
     try:
         scans, _ = scan_all(entries)
-        checksums_of([Record(str(n), span, 0, span) for n, span in enumerate(spans)])
+        checksums_of([ZipMember(str(n), span, 0, span) for n, span in enumerate(spans)])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limit)
     assert {scan.high for scan in scans} == {0.0}

@@ -31,7 +31,7 @@ def test_memory_is_not_searched_again_for_what_no_module_holds(
 
     monkeypatch.setattr(script, "models_of", counted)
     network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Tanh()).requires_grad_(False)
-    with script.ScriptWatch(None) as watch:
+    with script.ScriptRun(None) as watch:
         image = torch.ones(1, 2, requires_grad=True)
         optimizer = torch.optim.SGD([image], lr=0.1)
         for _ in range(5):
@@ -51,7 +51,7 @@ def test_a_patch_that_the_script_has_put_around_the_own_one_stays() -> None:
     net = torch.nn.Linear(2, 1)
     original, calls = torch.nn.Module.__call__, []
     try:
-        with script.ScriptWatch(None) as watch:
+        with script.ScriptRun(None) as watch:
             inner = torch.nn.Module.__call__
 
             def call(module: torch.nn.Module, *inputs: Any) -> Any:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from nanhunt.records.comparison import Comparison, OpSide, Pair
 from nanhunt.records.diagnosis import (
-    Change,
     Diagnosis,
-    Look,
     Match,
     Mismatch,
     Problem,
     Repair,
+    RepairChange,
     Timeline,
+    TimelinePoint,
 )
 from nanhunt.records.guard import Evaluation, GuardEvent, GuardReport
 from nanhunt.records.preflight import AutocastRegion, Fact, ModuleFacts, ParameterCount, Preflight
@@ -113,7 +113,7 @@ def diagnosis(name: str = "model.scales.0.ffc.local_conv.1") -> Diagnosis:
         ),
         repair=Repair(
             f"runs/{name}_FIXED.pt",
-            (Change(f"{name}.running_mean", 3, "bad channels reset to 0"),),
+            (RepairChange(f"{name}.running_mean", 3, "bad channels reset to 0"),),
             (f"{name}.weight",),
         ),
         notes=(f"{name}.scale: not looked at (dtype F4 is not known here)",),
@@ -124,10 +124,10 @@ def diagnosis(name: str = "model.scales.0.ffc.local_conv.1") -> Diagnosis:
 def timeline(name: str = "step_000400.pt") -> Diagnosis:
     problem = Problem("loss_scale", "critical", "scaler", "scaler.scale", "the loss scale is 0")
     looks = (
-        Look("step_000900.pt", False, "scaler.scale: loss scale"),
-        Look(name, False, "scaler.scale: loss scale"),
-        Look("step_000300.pt", True, "healthy"),
-        Look("step_000200.pt", None, f"{name}: the file is empty"),
+        TimelinePoint("step_000900.pt", False, "scaler.scale: loss scale"),
+        TimelinePoint(name, False, "scaler.scale: loss scale"),
+        TimelinePoint("step_000300.pt", True, "healthy"),
+        TimelinePoint("step_000200.pt", None, f"{name}: the file is empty"),
     )
     order = "the numbers in the names"
     return Diagnosis(

@@ -11,13 +11,13 @@ import struct
 import zipfile
 from typing import BinaryIO, cast
 
-from nanhunt.checkpoints.formats.contents import Record, Span, Window
+from nanhunt.checkpoints.formats.contents import Span, Window, ZipMember
 from nanhunt.errors import CheckpointError
 
 _LOCAL, _DESCRIPTOR, _CENTRAL = b"PK\x03\x04", b"PK\x07\x08", b"PK\x01\x02"
 
 
-def records(archive: Span) -> list[Record]:
+def records(archive: Span) -> list[ZipMember]:
     """The members of an archive, without reading their data.
 
     Raises:
@@ -37,7 +37,7 @@ def records(archive: Span) -> list[Record]:
             span = Span(archive.file, archive.start + start, info.file_size)
             # Saved with torch.serialization.set_crc32_options(False), all checksums are 0.
             crc = info.CRC if info.CRC or not info.file_size else None
-            found.append(Record(info.filename, span, crc, archive))
+            found.append(ZipMember(info.filename, span, crc, archive))
     return found
 
 
@@ -86,7 +86,7 @@ def checksum_places(archive: Span) -> dict[str, list[int]]:
     return places
 
 
-def set_checksum(stream: BinaryIO, record: Record, places: list[int], crc: int) -> list[Span]:
+def set_checksum(stream: BinaryIO, record: ZipMember, places: list[int], crc: int) -> list[Span]:
     """Writes a member's new CRC-32 wherever the archive holds the old one.
 
     Args:

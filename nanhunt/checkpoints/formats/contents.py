@@ -38,7 +38,7 @@ class Span:
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
+class ZipMember:
     """A member of a zip archive that is stored as it is.
 
     Attributes:
@@ -74,7 +74,7 @@ class Entry:
     shape: tuple[int, ...]
     stride: tuple[int, ...] = ()
     span: Span | None = None
-    record: Record | None = None
+    record: ZipMember | None = None
     tensor: Tensor | None = None
     note: str = ""
     whole: tuple[int, ...] | None = None
@@ -109,7 +109,7 @@ class Scalar:
     keys: Keys
     value: float
     pickle: Span | None = None
-    record: Record | None = None
+    record: ZipMember | None = None
 
     @property
     def key(self) -> str:
@@ -136,7 +136,7 @@ class Contents:
     entries: list[Entry] = dataclasses.field(default_factory=list)
     scalars: list[Scalar] = dataclasses.field(default_factory=list)
     files: list[Path] = dataclasses.field(default_factory=list)
-    records: list[Record] = dataclasses.field(default_factory=list)
+    records: list[ZipMember] = dataclasses.field(default_factory=list)
     missing: list[str] = dataclasses.field(default_factory=list)
     damage: list[str] = dataclasses.field(default_factory=list)
     refused: list[str] = dataclasses.field(default_factory=list)

@@ -20,10 +20,10 @@ from nanhunt.checkpoints.formats.contents import (
     Contents,
     Entry,
     Keys,
-    Record,
     Scalar,
     Span,
     Window,
+    ZipMember,
     as_float,
     extent,
     leaves,
@@ -85,7 +85,7 @@ def read_legacy(path: Path) -> Contents:
     return contents
 
 
-def _little_endian(members: list[Record]) -> bool:
+def _little_endian(members: list[ZipMember]) -> bool:
     order = [member.span for member in members if member.name.partition("/")[2] == "byteorder"]
     return all(span.nbytes < 16 and span.read() == b"little" for span in order)
 
@@ -154,9 +154,9 @@ def _add(
     contents: Contents,
     keys: Keys,
     value: object,
-    starts: dict[int, Record],
+    starts: dict[int, ZipMember],
     pickled: Span | None,
-    record: Record | None,
+    record: ZipMember | None,
 ) -> None:
     """Takes in one leaf of the tree."""
     if isinstance(value, Tensor):
@@ -167,7 +167,7 @@ def _add(
         contents.notes.append(f"nested deeper than {DEPTH} levels: not looked at there")
 
 
-def _entry(contents: Contents, keys: Keys, tensor: Tensor, starts: dict[int, Record]) -> Entry:
+def _entry(contents: Contents, keys: Keys, tensor: Tensor, starts: dict[int, ZipMember]) -> Entry:
     if is_wrapper(tensor) or tensor.is_nested:
         return Entry(keys, tensor.dtype, (), note=f"a {type(tensor).__name__}, {tensor.layout}")
     shape = tuple(int(n) for n in tensor.shape)
@@ -188,7 +188,7 @@ def _entry(contents: Contents, keys: Keys, tensor: Tensor, starts: dict[int, Rec
 
 
 def _placed(
-    contents: Contents, keys: Keys, tensor: Tensor, storage: Span, record: Record | None
+    contents: Contents, keys: Keys, tensor: Tensor, storage: Span, record: ZipMember | None
 ) -> Entry:
     """A tensor by its place in the bytes of its storage."""
     shape = tuple(int(n) for n in tensor.shape)

@@ -1,4 +1,4 @@
-"""A checkpoint beside the model that is to take it: what `load_state_dict` will say, and why."""
+"""Compares a checkpoint with a model: what `load_state_dict` will say, and why."""
 
 from __future__ import annotations
 

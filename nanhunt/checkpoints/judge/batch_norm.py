@@ -1,4 +1,4 @@
-"""Running statistics of BatchNorm: what `eval()` and a resume will meet."""
+"""Judges BatchNorm's running statistics, which `eval()` and a resumed training read."""
 
 from __future__ import annotations
 

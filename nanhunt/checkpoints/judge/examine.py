@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from nanhunt.checkpoints.formats import opening
-from nanhunt.checkpoints.formats.contents import Contents, Record
+from nanhunt.checkpoints.formats.contents import Contents, ZipMember
 from nanhunt.checkpoints.judge.judge import judge
 from nanhunt.checkpoints.judge.roles import Roles, roles_in
 from nanhunt.checkpoints.judge.scan import Scan, checksums_of, scan_all
@@ -17,7 +17,7 @@ from nanhunt.records.diagnosis import Diagnosis, Problem
 
 
 @dataclasses.dataclass
-class Examination:
+class ExaminedCheckpoint:
     """A checkpoint with everything that was read of it."""
 
     contents: Contents
@@ -48,7 +48,7 @@ class Examination:
 
 def examine(
     path: Path, buffers: Collection[str] = (), parameters: Collection[str] = ()
-) -> Examination:
+) -> ExaminedCheckpoint:
     """Reads one checkpoint through.
 
     Args:
@@ -64,10 +64,12 @@ def examine(
 
 def examine_contents(
     contents: Contents, buffers: Collection[str] = (), parameters: Collection[str] = ()
-) -> Examination:
+) -> ExaminedCheckpoint:
     """Reads the tensors of what was opened."""
     roles = roles_in(contents, buffers, parameters)
     scans, checksums = scan_all(contents.entries)
-    rest: list[Record] = [r for r in contents.records if r.crc is not None and r not in checksums]
+    rest: list[ZipMember] = [
+        r for r in contents.records if r.crc is not None and r not in checksums
+    ]
     checksums |= checksums_of(rest)
-    return Examination(contents, roles, scans, judge(contents, scans, checksums, roles))
+    return ExaminedCheckpoint(contents, roles, scans, judge(contents, scans, checksums, roles))

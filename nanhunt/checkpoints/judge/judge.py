@@ -1,4 +1,4 @@
-"""From what was read to what is wrong: one function for each kind of thing in a checkpoint."""
+"""Turns what was read of a checkpoint into problems: one function per kind of thing in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import torch
 
-from nanhunt.checkpoints.formats.contents import Contents, Entry, Record, Scalar
+from nanhunt.checkpoints.formats.contents import Contents, Entry, Scalar, ZipMember
 from nanhunt.checkpoints.judge.batch_norm import judge_statistics
 from nanhunt.checkpoints.judge.outliers import outliers
 from nanhunt.checkpoints.judge.problem import problem
@@ -25,7 +25,7 @@ _SMALLEST = 2.0**-126  # of float32; the inverse of anything below half of it is
 
 
 def judge(
-    contents: Contents, scans: list[Scan], checksums: dict[Record, int], roles: Roles
+    contents: Contents, scans: list[Scan], checksums: dict[ZipMember, int], roles: Roles
 ) -> list[Problem]:
     """All problems of a checkpoint, worst first; weights before buffers before the rest."""
     pairs = list(zip(contents.entries, scans, strict=True))
@@ -64,7 +64,7 @@ def _files(contents: Contents) -> Iterator[Problem]:
         yield Problem("file_refused", "warning", "file", "", text)
 
 
-def _checksums(contents: Contents, checksums: dict[Record, int]) -> Iterator[Problem]:
+def _checksums(contents: Contents, checksums: dict[ZipMember, int]) -> Iterator[Problem]:
     keys = {entry.record: entry.key for entry in reversed(contents.entries)}
     for record, crc in checksums.items():
         if record.crc is not None and record.crc != crc:

@@ -1,4 +1,4 @@
-"""Weights that stand out among the same weight of sister layers."""
+"""Weights far larger or smaller than the same weight of the other layers of their kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Making a `Problem` of a tensor and what was counted in it."""
+"""Makes a `Problem` of a tensor and of what was counted in it."""
 
 from __future__ import annotations
 

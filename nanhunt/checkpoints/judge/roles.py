@@ -1,4 +1,4 @@
-"""What the parts of a checkpoint are for, told by their names and their company.
+"""What each tensor of a checkpoint is for, told by its name and by the names beside it.
 
 Names of optimizer state: `torch/optim/*.py`, and Adafactor's as in `transformers`. Names of
 BatchNorm's buffers: `torch.nn.modules.batchnorm._NormBase`. A scaler's: `GradScaler.state_dict`.
@@ -32,7 +32,7 @@ _SCALER = {"scale", "growth_factor", "backoff_factor"}
 
 @dataclasses.dataclass(frozen=True)
 class Roles:
-    """Which keys belong to what.
+    """Which keys of a checkpoint are optimizer state, loss scales, buffers and parameters.
 
     Attributes:
         optimizers: where optimizers' state dicts stand.

@@ -21,7 +21,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from nanhunt.checkpoints.formats.contents import Entry, Record, Span
+from nanhunt.checkpoints.formats.contents import Entry, Span, ZipMember
 from nanhunt.core.tensors.dtypes import PACKED, real_part
 from nanhunt.core.tensors.stats import real_values
 from nanhunt.errors import CheckpointError
@@ -36,7 +36,7 @@ Place = tuple[int, ...]
 
 @dataclasses.dataclass
 class Scan:
-    """What one tensor holds.
+    """What was counted in the values of one tensor.
 
     Attributes:
         nan, posinf, neginf: elements of each kind; complex elements count for each bad part.
@@ -86,13 +86,13 @@ class Scan:
             self.places += list(dict.fromkeys((start + place) // width for place in bad))[:room]
 
 
-def scan_all(entries: list[Entry]) -> tuple[list[Scan], dict[Record, int]]:
+def scan_all(entries: list[Entry]) -> tuple[list[Scan], dict[ZipMember, int]]:
     """Looks at every tensor; those that share their bytes are read once.
 
     Returns:
         One `Scan` per entry, and the CRC-32 of every zip member that is one tensor.
     """
-    checksums: dict[Record, int] = {}
+    checksums: dict[ZipMember, int] = {}
     alike: dict[object, Scan] = {}
     work: list[tuple[Entry, Scan]] = []
     scans = []
@@ -122,7 +122,7 @@ def _place_on_disk(entry: Entry) -> tuple[str, int]:
     return (str(entry.span.file), entry.span.start) if entry.span else ("", 0)
 
 
-def checksums_of(records: Iterable[Record]) -> dict[Record, int]:
+def checksums_of(records: Iterable[ZipMember]) -> dict[ZipMember, int]:
     """The CRC-32 of zip members, read in pieces."""
     found = {}
     with contextlib.closing(_Pool()) as pool:

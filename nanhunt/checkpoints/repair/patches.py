@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nanhunt.checkpoints.formats.contents import Record, Span
+from nanhunt.checkpoints.formats.contents import Span, ZipMember
 from nanhunt.core.tensors.dtypes import BITS
 
 Condition = Literal["not finite", "not finite or negative"]
@@ -33,7 +33,7 @@ class Patch:
 
     key: str
     span: Span
-    record: Record | None
+    record: ZipMember | None
     dtype: torch.dtype
     value: float
     where: tuple[tuple[Span, torch.dtype, Condition], ...]
@@ -64,7 +64,7 @@ class NumberPatch:
 
     key: str
     span: Span
-    record: Record | None
+    record: ZipMember | None
     value: float
     text: str
 

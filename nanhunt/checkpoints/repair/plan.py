@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nanhunt.checkpoints.formats.contents import Entry, Scalar, Span, as_float
 from nanhunt.checkpoints.judge.batch_norm import batch_count, is_bad_count
-from nanhunt.checkpoints.judge.examine import Examination
+from nanhunt.checkpoints.judge.examine import ExaminedCheckpoint
 from nanhunt.checkpoints.judge.judge import in_place, is_bad_scale
 from nanhunt.checkpoints.judge.roles import (
     COUNT,
@@ -35,7 +35,7 @@ INITIAL_SCALE = 65536.0  # init_scale of torch.amp.GradScaler
 
 
 def plan(
-    examination: Examination,
+    examination: ExaminedCheckpoint,
     weights: bool = False,
     statistics: Mapping[str, Tensor] | None = None,
 ) -> list[AnyPatch]:
@@ -79,7 +79,7 @@ def _patch(
 # -- BatchNorm ----------------------------------------------------------------------------------
 
 
-def _statistics(examination: Examination, fresh: Mapping[str, Tensor]) -> Iterator[Patch]:
+def _statistics(examination: ExaminedCheckpoint, fresh: Mapping[str, Tensor]) -> Iterator[Patch]:
     entries = examination.contents.entries
     for names in siblings(entries).values():
         layer = {n: (entries[i], examination.scans[i]) for n, i in names.items()}
@@ -117,7 +117,7 @@ def _reset_channels(layer: dict[str, tuple[Entry, Scan]], known: set[str]) -> It
 # -- optimizers ---------------------------------------------------------------------------------
 
 
-def _optimizers(examination: Examination) -> Iterator[Patch]:
+def _optimizers(examination: ExaminedCheckpoint) -> Iterator[Patch]:
     """Bad elements and the same ones of the moments beside them, so that they start together."""
     entries, roles = examination.contents.entries, examination.roles
     for names in siblings(entries).values():
@@ -165,7 +165,7 @@ def _sick(name: str, scan: Scan) -> Condition | None:
 # -- weights ------------------------------------------------------------------------------------
 
 
-def _weights(examination: Examination) -> Iterator[Patch]:
+def _weights(examination: ExaminedCheckpoint) -> Iterator[Patch]:
     sick = {p.key for p in examination.problems if p.kind == "not_finite"}
     for entry in examination.contents.entries:
         if entry.key not in sick or examination.roles.of(entry) == "optimizer":
@@ -177,7 +177,7 @@ def _weights(examination: Examination) -> Iterator[Patch]:
 # -- loss scales --------------------------------------------------------------------------------
 
 
-def _scales(examination: Examination) -> Iterator[NumberPatch]:
+def _scales(examination: ExaminedCheckpoint) -> Iterator[NumberPatch]:
     """Bad scales, found in the pickled stream by their name and their value."""
     streams: dict[Span, list[Scalar]] = {}
     for scalar in examination.contents.scalars:

@@ -1,4 +1,4 @@
-"""`nanhunt.stabilise_batch_norm`: settings that one odd batch does less to."""
+"""`nanhunt.stabilise_batch_norm`: BatchNorm settings under which one odd batch does less harm."""
 
 from __future__ import annotations
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from nanhunt.checkpoints.formats.archive import checksum_places, set_checksum
-from nanhunt.checkpoints.formats.contents import Record, Span
-from nanhunt.checkpoints.judge.examine import Examination, examine
+from nanhunt.checkpoints.formats.contents import Span, ZipMember
+from nanhunt.checkpoints.judge.examine import ExaminedCheckpoint, examine
 from nanhunt.checkpoints.judge.scan import PIECE
 from nanhunt.checkpoints.repair.patches import AnyPatch
 from nanhunt.core.program.files import name_once, sync
 from nanhunt.errors import CheckpointError, UsageError
-from nanhunt.records.diagnosis import Change, Repair
+from nanhunt.records.diagnosis import Repair, RepairChange
 
 _MARK = "_FIXED"
 
@@ -41,7 +41,7 @@ def target_of(path: Path) -> Path:
     return target
 
 
-def write(examination: Examination, patches: list[AnyPatch]) -> Repair:
+def write(examination: ExaminedCheckpoint, patches: list[AnyPatch]) -> Repair:
     """Writes the repaired copy of a file or folder.
 
     Args:
@@ -70,7 +70,9 @@ def write(examination: Examination, patches: list[AnyPatch]) -> Repair:
     return Repair(str(target), tuple(changes), left)
 
 
-def _draft(examination: Examination, patches: list[AnyPatch], draft: Path) -> list[Change]:
+def _draft(
+    examination: ExaminedCheckpoint, patches: list[AnyPatch], draft: Path
+) -> list[RepairChange]:
     path, changes = examination.contents.path, []
     if path.is_dir():
         shutil.copytree(path, draft)
@@ -93,7 +95,7 @@ def _draft(examination: Examination, patches: list[AnyPatch], draft: Path) -> li
     return changes
 
 
-def _change(stream: BinaryIO, patches: Iterable[AnyPatch]) -> list[Change]:
+def _change(stream: BinaryIO, patches: Iterable[AnyPatch]) -> list[RepairChange]:
     changes = []
     for patch in patches:
         data, count = patch.make()
@@ -105,7 +107,7 @@ def _change(stream: BinaryIO, patches: Iterable[AnyPatch]) -> list[Change]:
         stream.seek(patch.span.start)
         stream.write(data)
         if count:  # another tensor of that name may be the one that was bad
-            changes.append(Change(patch.key, count, patch.text))
+            changes.append(RepairChange(patch.key, count, patch.text))
     return changes
 
 
@@ -125,7 +127,7 @@ def _set_checksums(stream: BinaryIO, patches: list[AnyPatch]) -> list[Span]:
     return changed
 
 
-def _crc(record: Record) -> int:
+def _crc(record: ZipMember) -> int:
     return _crc_of(record.span)
 
 
@@ -165,7 +167,7 @@ def _compare(original: Path, copy: Path, changed: list[Span]) -> None:
         )
 
 
-def _read_back(examination: Examination, draft: Path) -> tuple[str, ...]:
+def _read_back(examination: ExaminedCheckpoint, draft: Path) -> tuple[str, ...]:
     """Opens the copy as anybody would, and returns what is still bad in it."""
     again = examine(draft, examination.roles.buffers, examination.roles.parameters)
     before, after = (
@@ -177,7 +179,7 @@ def _read_back(examination: Examination, draft: Path) -> tuple[str, ...]:
     return _left(again)
 
 
-def _left(examination: Examination) -> tuple[str, ...]:
+def _left(examination: ExaminedCheckpoint) -> tuple[str, ...]:
     bad = [p.key or p.file or p.text for p in examination.problems if p.severity == "critical"]
     return tuple(dict.fromkeys(bad))
 

@@ -1,4 +1,4 @@
-"""Why: a catalogue of rules. The first one whose evidence holds names the cause."""
+"""Names the cause of a finding: the first rule of the catalogue whose evidence holds."""
 
 from __future__ import annotations
 

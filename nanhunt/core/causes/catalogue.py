@@ -1,4 +1,4 @@
-"""The catalogue of rules: each looks at a scene and gives an account, or nothing."""
+"""What a rule is: it reads the evidence of a failing step and gives an account, or nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOT_ESTABLISHED = "not_established"
 
 
 class Account(NamedTuple):
-    """What a rule says.
+    """A rule's answer: the explanation, the evidence for it, and what was ruled out.
 
     Attributes:
         sentence: the cause in one sentence.
@@ -32,7 +32,7 @@ class Account(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """One entry of the catalogue.
+    """One rule of the catalogue of causes.
 
     Attributes:
         id: stable; it stands in reports as `Finding.cause`.

@@ -1,4 +1,4 @@
-"""Small constants that are 0 in the dtype they were added in."""
+"""Finds small constants that are 0 in the dtype they were added in."""
 
 from __future__ import annotations
 

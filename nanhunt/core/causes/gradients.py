@@ -1,4 +1,4 @@
-"""Failures of the backward pass of a healthy forward, told by what the forward had computed."""
+"""Rules for a backward pass that fails after a healthy forward pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Half precision: overflow by what overflowed, and ComplexHalf with the cast that made it."""
+"""Rules for half precision: which operation overflowed, and which cast made ComplexHalf."""
 
 from __future__ import annotations
 

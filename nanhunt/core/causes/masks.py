@@ -1,4 +1,4 @@
-"""Infinities that somebody wrote, and what became of them; and averages over nothing."""
+"""Rules for infinities written on purpose (masks) that became NaN, and for means of nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything a rule may look at, and the questions that many rules ask of it."""
+"""The evidence of a failing step, which rules read, and queries that many rules share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STRAIGHT = 6  # operations that are followed so
 
 @dataclasses.dataclass
 class Scene:
-    """What the examination of a step has brought to light.
+    """The evidence that was collected of a failing step.
 
     Attributes:
         finding: what, where, when; without a cause yet.

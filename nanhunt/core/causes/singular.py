@@ -1,4 +1,4 @@
-"""Singular points and the ends of a range, in any precision."""
+"""Rules for operations at a singular point (log of 0, division by 0) or beyond their range."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Causes outside the step: data, weights, statistics or state that were bad before it."""
+"""Rules for causes from before the step: its batch, weights, statistics, optimizer state."""
 
 from __future__ import annotations
 

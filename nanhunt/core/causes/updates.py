@@ -1,4 +1,4 @@
-"""Causes in the update: optimizer state, its epsilon, loss scales, updates that are too large."""
+"""Rules for the optimizer's update: its state, epsilon, loss scale, too large a change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A step beside its stable baseline: the first difference of dtype, and of value."""
+"""`nanhunt.compare`: a step beside its stable baseline; where dtype and values first differ."""
 
 from __future__ import annotations
 

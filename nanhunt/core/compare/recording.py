@@ -16,7 +16,7 @@ from nanhunt.core.observe.observer import Activity
 from nanhunt.core.observe.op_arguments import flat, is_view, written_positions
 from nanhunt.core.program.module_stack import ModuleStack
 from nanhunt.core.program.source_lines import Stack
-from nanhunt.core.program.torch_calls import CallWatch
+from nanhunt.core.program.torch_calls import RunningCallMode
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.core.tensors.dtypes import dtype_name, real_part
 from nanhunt.core.tensors.stats import fingerprint, real_values
@@ -55,7 +55,7 @@ class OpTape(TorchDispatchMode):
     def __init__(
         self,
         modules: ModuleStack,
-        calls: CallWatch,
+        calls: RunningCallMode,
         activity: Activity,
         noise: Callable[[int], float],
     ) -> None:
@@ -185,7 +185,7 @@ class RecordedStep(HuntEngine):
         self._prepare()
         activity = Activity()
         modules = ModuleStack(self._target, activity.in_backward, lambda function: function())
-        calls = CallWatch(lambda: None)
+        calls = RunningCallMode(lambda: None)
         tape = OpTape(modules, calls, activity, self.noise)
         self._sentinel = self._make_sentinel(activity, None)
         self.inputs = {key: [] for key in self._target.roots}

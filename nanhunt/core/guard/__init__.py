@@ -1,1 +1,1 @@
-"""For loops that must go on: undo what went bad, count it, and keep it for a later hunt."""
+"""Guards training loops that must go on: bad steps are undone, counted and kept for a hunt."""

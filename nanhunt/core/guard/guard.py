@@ -1,4 +1,4 @@
-"""The guard: a loop goes on although some of its steps go bad."""
+"""`Guard`: checks the steps of a training loop, undoes bad ones and counts them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from nanhunt.core.guard import bundle as bundles
 from nanhunt.core.guard.policies import STOPPED, BadStep, Policy
 from nanhunt.core.guard.undo import Undo
-from nanhunt.core.guard.watch import Watch
+from nanhunt.core.guard.watch import StepBoundaries
 from nanhunt.core.hunting.ledger import Ledger
 from nanhunt.core.program.target import Target
 from nanhunt.core.snapshot.installed import Installed
@@ -47,7 +47,7 @@ class Guard:
         self._folder, self._bundles_left = folder, max_bundles
         self._undo = Undo(target, optimizers, scalers, policy.keeps_good)
         self._acquitted = Ledger(target).acquitted
-        self._watch = Watch(
+        self._boundaries = StepBoundaries(
             target,
             optimizers,
             self._begin,
@@ -59,7 +59,7 @@ class Guard:
         self._stack = contextlib.ExitStack()
         self._checking = self._checked = self._leaves = False
         self._doomed = self._bad = False
-        self._asked = self._watch.since
+        self._asked = self._boundaries.since
         self._good_at: int | None = None
         self._steps = self._checks = self._in_a_row = 0
         self._counts: dict[str, int] = {}
@@ -72,7 +72,7 @@ class Guard:
     @property
     def report(self) -> GuardReport:
         """What it has done so far."""
-        at_hand = self._watch.open and bool(self._watch.stepped or self._bad)
+        at_hand = self._boundaries.open and bool(self._boundaries.stepped or self._bad)
         return GuardReport(
             steps=self._steps + at_hand,
             checks=self._checks,
@@ -92,11 +92,11 @@ class Guard:
 
         Only then is a step known to begin where its batch is made, and its batch in the bundle.
         """
-        return self._watch.hand_out(data)
+        return self._boundaries.hand_out(data)
 
     def batch(self, batch: Any) -> None:
         """Tells that the loop has just got this batch; for callbacks of frameworks."""
-        self._watch.batch(batch)
+        self._boundaries.batch(batch)
 
     def leave_when_stopped(self) -> None:
         """Removes itself when it ends the loop, where nobody else will."""
@@ -116,14 +116,14 @@ class Guard:
             # Entered once more, it goes on counting; what it has kept is gone.
             self._good_at, self._stopped, self._in_a_row = None, None, 0
             stack.enter_context(self.attached())
-            self._watch.ensure_open()
+            self._boundaries.ensure_open()
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, _traceback: Any) -> None:
         try:
             if kind is None:
-                self._watch.end_of_loop()
+                self._boundaries.end_of_loop()
         finally:
             with uninterrupted():
                 self._undo.scalers_now()
@@ -132,7 +132,7 @@ class Guard:
     @contextlib.contextmanager
     def attached(self) -> Iterator[None]:
         """Hooks and patches are in place within the block; snapshots outlive it."""
-        with Installed(self._watch.tape, Surroundings(None)), self._watch:
+        with Installed(self._boundaries.tape, Surroundings(None)), self._boundaries:
             self._set_checking(self._checked)
             try:
                 yield
@@ -147,7 +147,7 @@ class Guard:
             self._scalers,
             acquitted=self._acquitted,
         )
-        sentinel.before_backward = self._watch.before_backward
+        sentinel.before_backward = self._boundaries.before_backward
         sentinel.after_update = self._after_update
         sentinel.after_skip = self._after_skip
         return sentinel
@@ -170,7 +170,7 @@ class Guard:
         self._doomed = self._bad = False
         if place == 0:
             self._undo.begin()
-            self._asked = self._watch.asked or self._watch.since
+            self._asked = self._boundaries.asked or self._boundaries.since
             if self._policy.keeps_good:
                 self._keep_good()
         self._checked = place == self._numbers["every"] - 1
@@ -204,10 +204,10 @@ class Guard:
                 raise self._stopped
         elif self._checking:
             self._look()
-        self._watch.after_check()
+        self._boundaries.after_check()
 
     def _after_skip(self, optimizer: Optimizer) -> None:
-        self._watch.note_update(optimizer)
+        self._boundaries.note_update(optimizer)
         if not self._doomed:
             self._look()
 
@@ -286,12 +286,12 @@ class Guard:
             return ""
         self._bundles_left -= 1
         try:
-            with self._undo.at_start(self._watch):
+            with self._undo.at_start(self._boundaries):
                 content = bundles.content_of(
                     self._target,
                     self._optimizers,
                     self._scalers,
-                    self._watch.given(),
+                    self._boundaries.given(),
                     self._steps,
                     told,
                 )

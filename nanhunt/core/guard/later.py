@@ -1,4 +1,4 @@
-"""Hunting a bundle: a step that failed in another process."""
+"""`nanhunt.hunt_bundle`: hunts a step that failed in another process, from a guard's file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of any kind as what `torch.load(weights_only=True)` reads back: tensors and plain data."""
+"""Turns values of any kind into what `torch.load(weights_only=True)` reads back."""
 
 from __future__ import annotations
 

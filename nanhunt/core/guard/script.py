@@ -36,7 +36,7 @@ from nanhunt.records.report import Report
 from nanhunt.torch_private import is_made, is_tracing
 
 
-class ScriptWatch:
+class ScriptRun:
     """Runs one script and watches its training.
 
     Args:
@@ -83,7 +83,7 @@ class ScriptWatch:
         with self, _as_main_program(script, arguments):
             runpy.run_path(script, run_name="__main__")
 
-    def __enter__(self) -> ScriptWatch:
+    def __enter__(self) -> ScriptRun:
         with uninterrupted():
             self._patch(Optimizer, "__init__", self._note_optimizer)
             self._patch(nn.Module, "__call__", self._before_call)

@@ -1,4 +1,4 @@
-"""`nanhunt.guard`: the one way in."""
+"""`nanhunt.guard`: checks its arguments and makes the guard."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from nanhunt.core.guard.watch import Watch
+from nanhunt.core.guard.watch import StepBoundaries
 from nanhunt.core.program.target import Target
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.core.snapshot.reachable import Surroundings
@@ -122,7 +122,7 @@ class Undo:
             self._scalers_of = None
 
     @contextlib.contextmanager
-    def at_start(self, watch: Watch) -> Iterator[None]:
+    def at_start(self, boundaries: StepBoundaries) -> Iterator[None]:
         """Within the block everything is as at the start of the step, then as now again."""
         with uninterrupted():
             self.snapshot.settle()
@@ -130,7 +130,7 @@ class Undo:
             try:
                 with self._graphs_kept():
                     self.snapshot.restore()
-                watch.after_batch.restore()
+                boundaries.after_batch.restore()
                 yield
             finally:
                 with self._graphs_kept():

@@ -56,7 +56,7 @@ class Loaders(Tape):
         return now, before
 
 
-class Watch:
+class StepBoundaries:
     """Follows a loop on the thread that enters it.
 
     Args:
@@ -102,7 +102,7 @@ class Watch:
         self._forward = self._backward = self._updating = False
         self._undo: list[Callable[[], None]] = []
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> StepBoundaries:
         self._thread = threading.get_ident()
         with uninterrupted():
             self._undo = [

@@ -1,4 +1,4 @@
-"""Training that runs and does not learn: nothing is NaN, and nothing moves."""
+"""Judges training that is finite and does not learn."""
 
 from __future__ import annotations
 

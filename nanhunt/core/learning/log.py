@@ -1,4 +1,4 @@
-"""What is kept of each step to judge in the end whether the training learns at all.
+"""Keeps what is needed of each step to judge in the end whether the training learns.
 
 Nothing is read from the device while steps run. Per step there is one entry per update and per
 backward; per-parameter work is done in the first and last step and in a handful between.
@@ -104,7 +104,7 @@ class OptimizerLog:
 
 
 class LearningLog:
-    """Collects while a hunt runs; the rules judge.
+    """What the rules about learning need, collected step by step while a hunt runs.
 
     Args:
         target: the model.

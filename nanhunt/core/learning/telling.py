@@ -1,4 +1,4 @@
-"""How a finding about training that does not learn is written down."""
+"""Writes the finding about training that does not learn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Descent: from what ended up bad back to the first value that mattered.
+"""Follows a bad value back, operation by operation, to the first value that mattered.
 
 Each operation with a bad output is a producer (no bad input of the kind it put out), or a
 propagator. Starting at the sinks (a loss, a gradient, a buffer ...), bad inputs are followed

@@ -1,4 +1,4 @@
-"""From one observed step to the finding: which sink, which origin, which line, which module."""
+"""Turns one observed step into a finding: which operation, line and module."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REACHES_SHOWN = 12
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What an observed step says.
+    """What the observation of a step says: its sink, origin and acquittals.
 
     Attributes:
         origin: the first value that mattered, or None when nothing bad was seen.

@@ -1,4 +1,4 @@
-"""Names for memory: what a step starts from, by the storages it lies in."""
+"""Names the tensors that a step starts from: parameters, buffers, optimizer state, batch."""
 
 from __future__ import annotations
 

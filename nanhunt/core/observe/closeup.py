@@ -1,4 +1,4 @@
-"""A second observation: one operation in full, its forward operation, and their lineage."""
+"""A second replay that records one operation in full, with the operations it descends from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nanhunt.core.observe import op_table
-from nanhunt.core.observe.evidence import Look, OpEvidence, bad_mask
+from nanhunt.core.observe.evidence import EvidenceCollector, OpEvidence, bad_mask
 from nanhunt.core.observe.lineage import LightOp, Lineage, Operand
 from nanhunt.core.observe.op_arguments import Argument, scalars
 from nanhunt.core.observe.op_records import Value
@@ -45,7 +45,7 @@ class Selection:
 
 
 class Closeup:
-    """What to look at, and what was seen.
+    """Which operation to record in full during a replay, and what was recorded of it.
 
     Args:
         index, op: the operation, by its number in the step and its name.
@@ -70,7 +70,7 @@ class Closeup:
         self.lineage = Lineage()
         self.selection: Selection | None = None
         self.half_places: dict[str | None, None] = {}
-        self._looks: dict[int, Look] = {}
+        self._looks: dict[int, EvidenceCollector] = {}
         self._marked: dict[int, int] = {}
         self._after_main: dict[int, int] = {}
         self._selections: list[tuple[str, Tensor, Stack | None, Call | None]] = []
@@ -84,7 +84,7 @@ class Closeup:
         """Called before each operation."""
         if index in (self.index, self._forward_index):
             with contextlib.suppress(torch.OutOfMemoryError):  # then its values stay unknown
-                self._looks[index] = Look(index, func, args, kwargs, call)
+                self._looks[index] = EvidenceCollector(index, func, args, kwargs, call)
         in_backward = current_node() is not None
         if index > self.frames_at and self._marked and not in_backward:
             self._note_selection(func, args, call)

@@ -109,8 +109,8 @@ class OpEvidence:
         return next(wanted, None)
 
 
-class Look:
-    """Looks at an operation before and after it runs.
+class EvidenceCollector:
+    """Collects the evidence of one operation, before and after it runs.
 
     Args:
         index, func, args, kwargs: the operation.

@@ -1,4 +1,4 @@
-"""Which operation made which tensor, for a whole step: the way up from an operand to its origin."""
+"""Which operation made which tensor, for a whole step; so an operand's origin can be found."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from nanhunt.core.observe.op_records import Birth, Context, ForwardOp, OpRecord,
 from nanhunt.core.program.module_stack import RECOMPUTE, ModuleStack
 from nanhunt.core.program.source_lines import Stack
 from nanhunt.core.program.target import Target
-from nanhunt.core.program.torch_calls import Call, CallWatch
+from nanhunt.core.program.torch_calls import Call, RunningCallMode
 from nanhunt.core.tensors.stats import count_bad, tensor_stats
 from nanhunt.core.tensors.storage import Region, Storages
 from nanhunt.torch_private import (
@@ -101,7 +101,7 @@ class Observer(TorchDispatchMode):
         self.hides_gradients = False
         self._target = target
         self._closeup = closeup
-        self._calls = CallWatch(self._module_now) if calls or closeup else None
+        self._calls = RunningCallMode(self._module_now) if calls or closeup else None
         self._tainted: set[int] = set()
         self._forward: dict[int, ForwardOp] = {}
         self._writes: dict[int, int] = defaultdict(int)

@@ -1,4 +1,4 @@
-"""One step watched for what it is made of: dtypes, autocast regions, detached parameters."""
+"""Counts what one step is made of: dtypes, autocast regions, casts, detached parameters."""
 
 from __future__ import annotations
 
@@ -170,13 +170,13 @@ class CallCensus(TorchFunctionMode):
             self.thrown_away.setdefault((name, (caller.f_code, caller.f_lineno)))
 
 
-class AutocastWatch:
-    """Notes every autocast region that is entered, and the line that enters it."""
+class AutocastCensus:
+    """Counts the autocast regions that are entered, with the line that enters each."""
 
     def __init__(self) -> None:
         self.regions: Counter[Region] = Counter()
 
-    def __enter__(self) -> AutocastWatch:
+    def __enter__(self) -> AutocastCensus:
         on = autocast_now()
         if on is not None:
             self.regions[on[0], dtype_name(on[1]), True, None] += 1
@@ -200,7 +200,7 @@ class AutocastWatch:
 
 
 class OutputCensus:
-    """Keeps the largest output of each module; fed by a `ModuleStack`."""
+    """Keeps the largest output of each module; called by a `ModuleStack`."""
 
     def __init__(self) -> None:
         self.kinds: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""One observed step before the training: what it is made of, and what somebody should look at."""
+"""`nanhunt.preflight`: runs one observed step and lists what somebody should look at."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from nanhunt.core.causes.scene import written_at
 from nanhunt.core.hunting.engine import HuntEngine
 from nanhunt.core.observe.observer import Activity
-from nanhunt.core.preflight.census import AutocastWatch, CallCensus, OpCensus, OutputCensus
+from nanhunt.core.preflight.census import AutocastCensus, CallCensus, OpCensus, OutputCensus
 from nanhunt.core.program.module_stack import ModuleStack, Place
 from nanhunt.core.program.source_lines import source_of
 from nanhunt.core.program.target import parameters_of
@@ -66,14 +66,14 @@ def preflight(model: Any, step_fn: Callable[..., Any], **options: Any) -> Prefli
         >>> [fact.kind for fact in nanhunt.preflight(model, step).warnings]
         ['result_thrown_away']
     """
-    flight = _Flight(model, step_fn, progress=False, trials=False, **options)
+    flight = _PreflightStep(model, step_fn, progress=False, trials=False, **options)
     with contextlib.closing(flight):
         flight.step()
         flight.rewind()
         return flight.result
 
 
-class _Flight(HuntEngine):
+class _PreflightStep(HuntEngine):
     """A hunt of one step that gathers facts instead of failures."""
 
     result: Preflight
@@ -98,7 +98,7 @@ class _Flight(HuntEngine):
         )
         self._ops = OpCensus(self._modules)
         self._calls = CallCensus(self._target)
-        self._autocast = AutocastWatch()
+        self._autocast = AutocastCensus()
         before, self._received = self._gradients(), set[str]()
 
         def look() -> None:

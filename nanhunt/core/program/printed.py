@@ -1,4 +1,4 @@
-"""What one thread prints, taken aside, while other threads go on printing where they did."""
+"""Captures what one thread prints, while other threads print as before."""
 
 from __future__ import annotations
 

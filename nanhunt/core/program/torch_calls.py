@@ -111,7 +111,7 @@ class CallMode(TorchFunctionMode):
             self._handling -= 1
 
 
-class CallWatch(CallMode):
+class RunningCallMode(CallMode):
     """Knows the outermost torch function that is running.
 
     Args:

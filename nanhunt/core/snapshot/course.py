@@ -1,4 +1,4 @@
-"""Where the training stands among its steps, and the way back through their snapshots."""
+"""The snapshots of this step and of those before it, and going back through them."""
 
 from __future__ import annotations
 

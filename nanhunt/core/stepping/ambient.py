@@ -1,4 +1,4 @@
-"""What surrounds a cell invisibly, and enters a worker thread only when it is told to.
+"""PyTorch's thread-local state (autocast, grad mode, modes), entered in a worker thread.
 
 A new thread inherits none of this (measured with PyTorch 2.13): autocast, grad and inference
 mode, the default device, function and dispatch modes, hooks on saved tensors, the current CUDA

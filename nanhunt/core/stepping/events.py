@@ -1,4 +1,4 @@
-"""The moments inside a step at which it can stop, and what can be looked at there."""
+"""Where inside a step it can stop, and the tensors that can be looked at there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BEFORE, AFTER, BACKWARD = "before", "after", "backward"
 
 
 @dataclasses.dataclass(eq=False)
-class Call:
+class ModuleCall:
     """One call of a module in a step.
 
     Attributes:
@@ -27,9 +27,9 @@ class Call:
     path: str
     number: int | str
     kind: str
-    parent: Call | None
+    parent: ModuleCall | None
 
-    def inside(self, other: Call | None) -> bool:
+    def inside(self, other: ModuleCall | None) -> bool:
         """Whether this call was made, at any depth, in the other one."""
         call = self.parent
         while call is not None:
@@ -60,7 +60,7 @@ class Here:
     """
 
     def __init__(
-        self, step: int, phase: str, call: Call, module: nn.Module | None, held: Any
+        self, step: int, phase: str, call: ModuleCall, module: nn.Module | None, held: Any
     ) -> None:
         self.step = step
         self.phase = phase
@@ -72,7 +72,7 @@ class Here:
         self._frame = call
 
     @property
-    def frame(self) -> Call:
+    def frame(self) -> ModuleCall:
         """The call that this belongs to."""
         return self._frame
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from nanhunt.core.stepping.ambient import Ambient
 from nanhunt.core.stepping.breakpoints import Breakpoint
-from nanhunt.core.stepping.events import AFTER, Call, Here
+from nanhunt.core.stepping.events import AFTER, Here, ModuleCall
 from nanhunt.errors import HuntBusyError
 
 IDLE, RUNNING, PAUSED = "idle", "running", "paused"
@@ -51,7 +51,7 @@ class Stepper:
         self._state = IDLE
         self._worker: threading.Thread | None = None
         self._how = RESUME
-        self._frame: Call | None = None
+        self._frame: ModuleCall | None = None
         self._pause = self._abandon = False
 
     @property

@@ -1,4 +1,4 @@
-"""Watches the modules of one step: where it could stop, and what is to be measured."""
+"""Hooks on the modules of one step: where it can stop, and what is measured there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from nanhunt.core.observe.observer import Activity
 from nanhunt.core.program.module_stack import ModuleStack, Place
 from nanhunt.core.program.target import Target
-from nanhunt.core.stepping.events import AFTER, BACKWARD, BEFORE, Call, Here
+from nanhunt.core.stepping.events import AFTER, BACKWARD, BEFORE, Here, ModuleCall
 from nanhunt.core.stepping.gauges import Gauges
 from nanhunt.core.tensors.stats import plain_tensors
 from nanhunt.torch_private import is_transformed
@@ -20,8 +20,8 @@ from nanhunt.torch_private import is_transformed
 Quietly = Callable[[Callable[[], Any]], Any]
 
 
-class StepWatch:
-    """In place while one step runs, on its thread and on those of its backward pass.
+class StepHooks:
+    """Hooks for one step, on its thread and on those of its backward pass.
 
     Gradients are seen by hooks on the modules' output tensors: unlike a module's full backward
     hook they bear in-place operations on that output.
@@ -51,11 +51,11 @@ class StepWatch:
         self._modules = ModuleStack(
             target, activity.in_backward, quietly, entered=self._entered, left=self._left
         )
-        self._running: list[tuple[int, Call]] = []
+        self._running: list[tuple[int, ModuleCall]] = []
         self._handles: list[RemovableHandle] = []
-        self._hooked: tuple[weakref.ref[Tensor], list[tuple[Call, nn.Module]]] | None = None
+        self._hooked: tuple[weakref.ref[Tensor], list[tuple[ModuleCall, nn.Module]]] | None = None
 
-    def __enter__(self) -> StepWatch:
+    def __enter__(self) -> StepHooks:
         self._modules.__enter__()
         return self
 
@@ -75,7 +75,7 @@ class StepWatch:
         while self._running and self._running[-1][0] >= depth:
             self._running.pop()
         parent = self._running[-1][1] if self._running else None
-        call = Call(place.module, place.call, place.kind, parent)
+        call = ModuleCall(place.module, place.call, place.kind, parent)
         self._running.append((depth, call))
         gauges = self._gauges
         if gauges is not None:
@@ -95,7 +95,7 @@ class StepWatch:
                 self._hook(tensor, call, module)
         self._stop_at(AFTER, call, module, output)
 
-    def _hook(self, tensor: Tensor, call: Call, module: nn.Module) -> None:
+    def _hook(self, tensor: Tensor, call: ModuleCall, module: nn.Module) -> None:
         """Asks for the gradient; a child's output that is its parent's too is hooked once."""
         if self._hooked is not None and self._hooked[0]() is tensor:
             self._hooked[1].append((call, module))
@@ -104,14 +104,14 @@ class StepWatch:
         self._hooked = (weakref.ref(tensor), calls)
         self._handles.append(tensor.register_hook(lambda grad: self._gradient(calls, grad)))
 
-    def _gradient(self, calls: list[tuple[Call, nn.Module]], gradient: Tensor) -> None:
+    def _gradient(self, calls: list[tuple[ModuleCall, nn.Module]], gradient: Tensor) -> None:
         gauges = self._gauges
         for call, module in reversed(calls):  # parents first: backward runs from the outside in
             if gauges is not None:
                 self._quietly(lambda call=call: gauges.note_gradient(call.path, gradient))  # type: ignore[misc]
             self._stop_at(BACKWARD, call, module, gradient)
 
-    def _stop_at(self, phase: str, call: Call, module: nn.Module, held: Any) -> None:
+    def _stop_at(self, phase: str, call: ModuleCall, module: nn.Module, held: Any) -> None:
         at = self._at
         if at is not None:
             here = Here(self._number, phase, call, module, held)

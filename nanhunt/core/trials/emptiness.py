@@ -1,4 +1,4 @@
-"""Remedies for what is taken over nothing: rows masked completely, empty means, one element."""
+"""Remedies for reductions over nothing: fully masked rows, empty means, a single element."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The watch over a step, and the replay of one."""
+"""Watches a step for values that are not finite, and replays it."""

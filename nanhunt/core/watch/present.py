@@ -1,4 +1,4 @@
-"""What is not finite now, by name; runs nothing of the user's."""
+"""Finds what is not finite now, by name, without running the user's code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running one step again, as often as needed, from its start and exactly tested."""
+"""Replays one step from its snapshot, as often as needed, and tests it exactly."""
 
 from __future__ import annotations
 
