@@ -25,7 +25,7 @@ from test_torch_private import Names
 from torch import nn
 
 import nanhunt
-from nanhunt.core.attached import clear, patch, replace, unpatched
+from nanhunt.core.attached.patches import clear, patch, replace, unpatched
 from nanhunt.core.program.printed import printed_to
 
 Remove = Callable[[], None]

@@ -207,7 +207,6 @@ def test_nobody_keeps_an_own_list_of_half_precision() -> None:
 # Classes of one name that are one thing.
 SAME_THING = {
     "GuardCallback": {"integrations.lightning", "integrations.transformers"},  # one per framework
-    "Hunt": {"core.hunting.hunt", "interactive"},  # the second is the first, with a worker thread
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from nanhunt.checkpoints.doctor import doctor
-from nanhunt.core.attached import patch
+from nanhunt.core.attached.patches import patch
 from nanhunt.errors import NanhuntError
 from nanhunt.records.diagnosis import Diagnosis
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nanhunt.core.attached.uninterrupted import uninterrupted
 from nanhunt.core.hunting.ledger import Ledger
 from nanhunt.core.program.target import Target
 from nanhunt.core.tensors.stats import plain_tensors, real_values
-from nanhunt.core.uninterrupted import uninterrupted
 from nanhunt.core.watch.present import bad_state
 from nanhunt.errors import PoisonedStateError, UsageError
 from nanhunt.records.guard import Evaluation

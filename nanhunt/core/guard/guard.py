@@ -11,6 +11,7 @@ import torch
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from nanhunt.core.attached.uninterrupted import uninterrupted
 from nanhunt.core.guard import bundle as bundles
 from nanhunt.core.guard.policies import STOPPED, BadStep, Policy
 from nanhunt.core.guard.undo import Undo
@@ -19,7 +20,6 @@ from nanhunt.core.hunting.ledger import Ledger
 from nanhunt.core.program.target import Target
 from nanhunt.core.snapshot.installed import Installed
 from nanhunt.core.snapshot.reachable import Surroundings
-from nanhunt.core.uninterrupted import uninterrupted
 from nanhunt.core.watch.present import bad_state, confirmed
 from nanhunt.core.watch.sentinel import Sentinel
 from nanhunt.core.watch.step_facts import Sink, StepFacts, names

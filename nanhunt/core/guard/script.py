@@ -21,7 +21,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from nanhunt.core.attached import patch
+from nanhunt.core.attached.patches import patch
+from nanhunt.core.attached.uninterrupted import uninterrupted
 from nanhunt.core.guard import bundle as bundles
 from nanhunt.core.guard.watch import Loaders
 from nanhunt.core.hunting.loop import LoopHunt
@@ -29,7 +30,6 @@ from nanhunt.core.program.target import parameters_of
 from nanhunt.core.snapshot.installed import Installed
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.core.snapshot.reachable import Surroundings
-from nanhunt.core.uninterrupted import uninterrupted
 from nanhunt.core.watch.step_facts import StepFacts
 from nanhunt.errors import HuntBusyError
 from nanhunt.records.report import Report

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from nanhunt.core.attached.uninterrupted import uninterrupted
 from nanhunt.core.guard.watch import StepBoundaries
 from nanhunt.core.program.target import Target
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.core.snapshot.reachable import Surroundings
 from nanhunt.core.snapshot.snapshot import ScalerState, Snapshot, end_state
-from nanhunt.core.uninterrupted import uninterrupted
 from nanhunt.torch_private import versions_kept
 
 

@@ -19,11 +19,11 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
+from nanhunt.core.attached.uninterrupted import uninterrupted
 from nanhunt.core.guard.bundle import Given
 from nanhunt.core.program.target import Target
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.core.snapshot.tape import Tape
-from nanhunt.core.uninterrupted import uninterrupted
 from nanhunt.torch_private import current_node
 
 _CALLS_KEPT = 8  # inputs of the model's calls in one step

@@ -14,7 +14,8 @@ import torch
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from nanhunt.core.hunting.investigation import Context, Investigation
+from nanhunt.core.attached.uninterrupted import uninterrupted
+from nanhunt.core.hunting.investigation import Investigation, StepContext
 from nanhunt.core.hunting.ledger import Ledger, listed, working_scalers
 from nanhunt.core.hunting.progress import Progress
 from nanhunt.core.hunting.raised import add_note, whence
@@ -27,7 +28,6 @@ from nanhunt.core.snapshot.installed import Installed
 from nanhunt.core.snapshot.reachable import Surroundings, optimizers_in_memory
 from nanhunt.core.snapshot.snapshot import Snapshot
 from nanhunt.core.snapshot.tape import DataEndedError
-from nanhunt.core.uninterrupted import uninterrupted
 from nanhunt.core.watch.magnitudes import History
 from nanhunt.core.watch.replay import Past, Replayer
 from nanhunt.core.watch.scaler_skips import SkipWatch
@@ -344,7 +344,7 @@ class HuntEngine:
         )
 
     def _investigation(self, number: int) -> Investigation:
-        context = Context(
+        context = StepContext(
             number,
             [self._course.batches.current] if self._course.batches is not None else [],
             self._around.named,

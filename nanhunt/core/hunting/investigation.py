@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from nanhunt.core.attached.uninterrupted import uninterrupted
 from nanhunt.core.causes import explained
 from nanhunt.core.causes.scene import Scene
 from nanhunt.core.hunting.ledger import Ledger
@@ -29,7 +30,6 @@ from nanhunt.core.snapshot.copies import NoMemoryError
 from nanhunt.core.snapshot.snapshot import Snapshot, end_state
 from nanhunt.core.tensors.stats import fingerprint
 from nanhunt.core.trials.prove import Prover
-from nanhunt.core.uninterrupted import uninterrupted
 from nanhunt.core.watch.magnitudes import Growth
 from nanhunt.core.watch.present import seen_losses
 from nanhunt.core.watch.replay import Replayer
@@ -41,7 +41,7 @@ FAILED = "the step could not be examined"
 
 
 @dataclasses.dataclass(frozen=True)
-class Context:
+class StepContext:
     """What is known of the step at hand besides what its replays show.
 
     Attributes:
@@ -78,7 +78,7 @@ class Investigation:
     """
 
     def __init__(
-        self, replayer: Replayer, ledger: Ledger, progress: Progress, context: Context
+        self, replayer: Replayer, ledger: Ledger, progress: Progress, context: StepContext
     ) -> None:
         self._replayer = replayer
         self._ledger = ledger

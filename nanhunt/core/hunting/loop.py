@@ -16,7 +16,8 @@ from typing import Any
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from nanhunt.core.hunting.investigation import FAILED, Context, Investigation
+from nanhunt.core.attached.uninterrupted import uninterrupted
+from nanhunt.core.hunting.investigation import FAILED, Investigation, StepContext
 from nanhunt.core.hunting.ledger import Ledger, listed, working_scalers
 from nanhunt.core.hunting.own_failures import noted
 from nanhunt.core.hunting.progress import Progress
@@ -27,7 +28,6 @@ from nanhunt.core.program.target import Target
 from nanhunt.core.snapshot.reachable import Surroundings
 from nanhunt.core.snapshot.snapshot import Snapshot
 from nanhunt.core.snapshot.tape import Tape
-from nanhunt.core.uninterrupted import uninterrupted
 from nanhunt.core.watch.present import confirmed, seen_losses
 from nanhunt.core.watch.replay import Replayer
 from nanhunt.core.watch.sentinel import Sentinel
@@ -197,7 +197,7 @@ class LoopHunt:
             self._calls.run,
             self._ledger.acquitted,
         )
-        context = Context(self._ledger.steps_run - 1, self._calls.given(), trials=False)
+        context = StepContext(self._ledger.steps_run - 1, self._calls.given(), trials=False)
         investigation = Investigation(replayer, self._ledger, self._progress, context)
         finding = None
         with noted(self._ledger.notes, FAILED) as failed:

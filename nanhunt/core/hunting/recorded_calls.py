@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nanhunt.core.attached import unpatched
+from nanhunt.core.attached.patches import unpatched
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.core.tensors.stats import count_bad, is_bad, plain_tensors
 

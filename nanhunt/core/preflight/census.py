@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from nanhunt.core.attached import PATCHED_CALL, patch
+from nanhunt.core.attached.patches import PATCHED_CALL, patch
 from nanhunt.core.observe import op_table
 from nanhunt.core.observe.op_arguments import flat
 from nanhunt.core.program.casts import MOVES, TO_HALF

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from nanhunt.core.attached import patch
+from nanhunt.core.attached.patches import patch
 from nanhunt.core.program.target import Target
 from nanhunt.core.tensors.stats import plain_tensors, tensor_stats
 from nanhunt.records.report import Frame

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from nanhunt.core.attached import clear, replace
+from nanhunt.core.attached.patches import clear, replace
 
 Sink = Callable[[str], None]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from nanhunt.core.attached import patch
+from nanhunt.core.attached.patches import patch
 from nanhunt.core.program.source_lines import CALL_STEP, kind_of
 from nanhunt.core.tensors.devices import COMMON_AUTOCAST
 from nanhunt.torch_private import ENGINE

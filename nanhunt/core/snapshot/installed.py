@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from nanhunt.core.attached.uninterrupted import uninterrupted
 from nanhunt.core.snapshot.reachable import Surroundings
 from nanhunt.core.snapshot.tape import Tape, TapedIterator
-from nanhunt.core.uninterrupted import uninterrupted
 from nanhunt.errors import HuntBusyError
 
 # Two hunts in a step at the same time, one in a worker thread, would take the other's batches and

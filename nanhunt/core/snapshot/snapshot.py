@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from nanhunt.core.attached.uninterrupted import uninterrupted
 from nanhunt.core.program.target import Target, parameters_of
 from nanhunt.core.snapshot.copies import Copies, NoMemoryError, check_room
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.core.snapshot.reachable import ContainerState, Slot, Surroundings, stands_for
 from nanhunt.core.tensors.stats import plain_tensors
-from nanhunt.core.uninterrupted import uninterrupted
 from nanhunt.torch_private import SCALER_STATES, buffers_in, parameters_in, scaler_states
 
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from nanhunt.core.attached import patch
+from nanhunt.core.attached.patches import patch
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.torch_private import LoaderIterator
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nanhunt.core.attached.uninterrupted import uninterrupted
 from nanhunt.core.causes.scene import written_at
 from nanhunt.core.program.casts import MAY_CAST_TO_HALF, TO_HALF
 from nanhunt.core.program.module_stack import ModuleStack
@@ -21,7 +22,6 @@ from nanhunt.core.program.target import Target
 from nanhunt.core.program.torch_calls import Call, CallMode, call_now
 from nanhunt.core.tensors.devices import COMMON_AUTOCAST
 from nanhunt.core.tensors.dtypes import WIDER
-from nanhunt.core.uninterrupted import uninterrupted
 from nanhunt.torch_private import tree_map_only
 
 Rewrite = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]

@@ -12,13 +12,13 @@ import torch
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from nanhunt.core.attached.uninterrupted import uninterrupted
 from nanhunt.core.observe.observer import Observer
 from nanhunt.core.program.printed import printed_to, unheard
 from nanhunt.core.program.target import Target
 from nanhunt.core.snapshot.snapshot import Snapshot
 from nanhunt.core.snapshot.tape import Tape
 from nanhunt.core.tensors.stats import is_bad
-from nanhunt.core.uninterrupted import uninterrupted
 from nanhunt.core.watch.sentinel import Sentinel
 from nanhunt.core.watch.step_facts import StepFacts
 from nanhunt.torch_private import compiler_loaded, set_loss_scale

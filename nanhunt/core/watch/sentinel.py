@@ -22,7 +22,8 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from nanhunt.core.attached import is_elsewhere, patch
+from nanhunt.core.attached.patches import is_elsewhere, patch
+from nanhunt.core.attached.uninterrupted import uninterrupted
 from nanhunt.core.observe.observer import Activity, Observer
 from nanhunt.core.program.target import Target
 from nanhunt.core.snapshot.snapshot import Snapshot
@@ -34,7 +35,6 @@ from nanhunt.core.tensors.stats import (
     plain_tensors,
     screen,
 )
-from nanhunt.core.uninterrupted import uninterrupted
 from nanhunt.core.watch.step_facts import Sink, StepFacts
 from nanhunt.torch_private import found_inf, takes_loss_scale
 

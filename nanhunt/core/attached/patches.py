@@ -22,7 +22,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from nanhunt.core.uninterrupted import uninterrupted
+from nanhunt.core.attached.uninterrupted import uninterrupted
 from nanhunt.torch_private import current_node
 
 # The function through which a patched function is called; who walks the stack knows it by name.
