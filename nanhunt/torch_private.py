@@ -69,7 +69,7 @@ versions_kept = torch.autograd.grad_mode._unsafe_preserve_version_counter
 def saved_statistics(node: Any) -> tuple[Tensor | None, Tensor | None]:
     """Mean and 1 / sqrt(variance + eps) of the batch, kept by the node of a batch norm.
 
-    Since 2.0, under this name in the nodes of all its kernels. None where a node has none.
+    Seen in 2.13. None where a node has none: the panel then shows no batch statistics of it.
     """
     return getattr(node, "_saved_result1", None), getattr(node, "_saved_result2", None)
 
