@@ -64,11 +64,11 @@ format: $(READY) $(MODULES)
 test: lint
 	$(JLPM) test
 	$(BIN)/python tools/find_chromium.py --install
-	$(BIN)/python -m pytest examples tests --nbmake -n $(WORKERS) --dist loadgroup -m "not alone"
+	$(BIN)/python -m pytest examples tests --nbmake -n $(WORKERS) -m "not alone"
 	$(BIN)/python -m pytest tests -m alone
 
 kernels: $(READY)
-	NANHUNT_KERNELS=all $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup \
+	NANHUNT_KERNELS=all $(BIN)/python -m pytest -n $(WORKERS) \
 		tests/notebook/test_panel_in_kernels.py tests/notebook/test_live_comm.py
 
 bench: $(READY)

@@ -26,6 +26,8 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as optimizer_hooks
 from torch.utils.data import dataloader
 
+from tests.workers import Together
+
 # The same examples in every run; a search for others: --hypothesis-profile=default
 settings.register_profile("same", derandomize=True, database=None)
 settings.load_profile("same")
@@ -108,6 +110,12 @@ def threads_left(before: set[threading.Thread]) -> list[str]:
     for thread in started:
         thread.join(max(0.0, deadline - time.monotonic()))
     return [thread.name for thread in started if thread.is_alive()]
+
+
+@pytest.hookimpl(optionalhook=True)  # without pytest-xdist nobody asks
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    """The division of the suite among workers."""
+    return Together(config, log)
 
 
 @pytest.fixture(autouse=True)

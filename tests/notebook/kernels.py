@@ -93,10 +93,4 @@ def in_kernels(metafunc: pytest.Metafunc) -> None:
     marked = metafunc.definition.get_closest_marker("every_kernel") is not None
     kernels = [NEWEST, *OLDER] if everywhere or marked else [NEWEST]
     names = [f"{kernel.version}{'-subshell' * kernel.subshell}" for kernel in kernels]
-    # Whatever wants the same kernel shares one: it is started once, by one worker.
-    module = metafunc.module.__name__.rpartition(".")[2]
-    cases = [
-        pytest.param(kernel, id=name, marks=pytest.mark.xdist_group(f"{module}-{name}"))
-        for kernel, name in zip(kernels, names, strict=True)
-    ]
-    metafunc.parametrize("page", cases, indirect=True, scope="module")
+    metafunc.parametrize("page", kernels, indirect=True, scope="module", ids=names)
