@@ -36,7 +36,8 @@ def unfold(report: Locator, name: str) -> Locator:
 def shot(page: Page, name: str) -> None:
     """Takes a screenshot into build/screenshots."""
     SHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SHOTS / f"{name}.png")
+    # Playwright itself would write it in a thread, which lives as long as the browser.
+    (SHOTS / f"{name}.png").write_bytes(page.screenshot())
 
 
 def run_all_cells(page: Page, wanted: Locator) -> None:

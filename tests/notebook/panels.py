@@ -240,12 +240,19 @@ class Front:
         self.client.shell_channel.send(message)
 
     def _make_subshell(self) -> str:
-        request = self.client.session.msg("create_subshell_request")
-        self.client.control_channel.send(request)
-        while True:
-            reply = self.client.get_control_msg(timeout=20)
-            if reply["parent_header"].get("msg_id") == request["header"]["msg_id"]:
-                return str(reply["content"]["subshell_id"])
+        """Asks until the kernel answers: one that has just begun may lose a request.
+
+        ipykernel 7 reads its control channel before it has the lock for it (`dispatch_control`
+        ends in a TraitError about `_control_lock` then).
+        """
+        for _ in range(10):
+            request = self.client.session.msg("create_subshell_request")
+            self.client.control_channel.send(request)
+            while self.client.control_channel.socket.poll(3_000):
+                reply = self.client.get_control_msg(timeout=0)
+                if reply["parent_header"].get("msg_id") == request["header"]["msg_id"]:
+                    return str(reply["content"]["subshell_id"])
+        raise TimeoutError("the kernel made no subshell")
 
 
 def _html(state: dict[str, Any]) -> str:

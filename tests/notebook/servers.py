@@ -100,7 +100,7 @@ def serve(
         yield Server(address, home, settings)
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(90)  # it ends a kernel for each notebook that was opened
         log.close()
 
 

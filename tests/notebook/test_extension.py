@@ -299,8 +299,9 @@ def test_the_commands_stand_in_the_palette_and_in_the_view_menu(
     page.locator(".lm-Menu-item", has_text="Next Finding").click()
     expect(at_line(page, 3)).to_be_visible()
     page.keyboard.press("Control+Shift+c")
-    page.keyboard.type("nanhunt show")
-    page.keyboard.press("Enter")
+    palette = page.locator(".jp-ModalCommandPalette")
+    palette.locator("input").fill("nanhunt show")
+    palette.locator('[data-command="nanhunt:toggle-sidebar"]').click()
     expect(page.get_by_role("region", name="nanhunt findings")).to_be_visible()
 
 

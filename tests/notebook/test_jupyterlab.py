@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page
 
-from tests.notebook.browsing import run_all_cells
-from tests.notebook.servers import ROOT, SHOTS, Server, serve, write_notebook
+from tests.notebook.browsing import run_all_cells, shot
+from tests.notebook.servers import ROOT, Server, serve, write_notebook
 
 CELLS = [
     "%load_ext nanhunt\n"
@@ -61,8 +61,7 @@ def test_both_magics_show_their_report_under_the_cell(lab: Server, page: Page, t
     ink = first.evaluate("node => getComputedStyle(node).color")
     assert (min(_rgb(ink)) > 180) == (theme == "dark"), f"{ink} cannot be read"
     first.scroll_into_view_if_needed()
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SHOTS / f"magics-{theme}.png")
+    shot(page, f"magics-{theme}")
     assert errors == []
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.notebook.browsing import run_all_cells
-from tests.notebook.servers import ROOT, SHOTS, Server, serve, write_notebook
+from tests.notebook.browsing import run_all_cells, shot
+from tests.notebook.servers import ROOT, Server, serve, write_notebook
 
 pytestmark = pytest.mark.browser
 
@@ -117,11 +117,6 @@ def errors(page: Page) -> Iterator[list[str]]:
     page.on("pageerror", lambda error: found.append(str(error)))
     yield found
     assert found == []
-
-
-def shot(page: Page, name: str) -> None:
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SHOTS / f"{name}.png")
 
 
 def test_every_control_does_what_it_says(lab: Server, page: Page, errors: Any) -> None:
