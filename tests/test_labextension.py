@@ -10,6 +10,7 @@ from typing import Any
 from jupyterlab.commands import get_app_dir
 
 import nanhunt
+from nanhunt.panel.controls import CONTROLS
 from nanhunt.records.preflight import Preflight
 from nanhunt.records.report import Report
 from nanhunt.render import wording
@@ -84,5 +85,5 @@ def test_the_keys_are_nobody_elses() -> None:
         )
     }
     assert "F10" in theirs  # the debugger's
-    assert len(set(ours)) == len(ours) == 14
+    assert len(set(ours)) == len(ours) == len(CONTROLS) + 3  # and three of the reports
     assert not theirs & set(ours)

@@ -304,6 +304,18 @@ def test_a_cure_that_does_not_hold_is_none() -> None:
     assert again or held
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_a_clamp_to_the_domain_is_told_from_its_edge_in_every_dtype(dtype: torch.dtype) -> None:
+    model, x = linear().to(dtype), inputs().to(dtype)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    step = train(model, lambda _: torch.acos(model(x) * 0 + 1).mean(), optimizer)
+    report = nanhunt.hunt(model, step, steps=2, progress=False)
+    assert report.finding is not None
+    assert report.finding.cause == "arc_gradient_at_one"
+    (clamped,) = [t for t in report.finding.trials if t.remedy.startswith("clamp the input")]
+    assert clamped.cured
+
+
 def test_without_trials_none_are_made() -> None:
     report = report_of(suite.CASES["log_of_zero"], trials=False)
     assert report.finding is not None

@@ -23,7 +23,8 @@ class Control(NamedTuple):
         group: buttons of one number stand together.
         hint: what it does.
         when: in which states of the hunt it can be given: `"idle"`, `"paused"` inside a step,
-            `"busy"`, `"idle after a step"` (idle, and at least one step was run).
+            `"busy"`, `"idle after a step"` (idle, and at least one step was run). Elsewhere its
+            button is greyed out; a click may come late, so the command itself refuses too.
     """
 
     name: str

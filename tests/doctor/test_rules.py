@@ -225,6 +225,15 @@ def test_old_files_get_the_same_verdict(tmp_path: Path) -> None:
     assert old[0].repair == ""
 
 
+def test_no_repair_is_promised_of_a_count_in_an_old_file(tmp_path: Path) -> None:
+    tree = files.whole()
+    tree["model"]["body.1.num_batches_tracked"].fill_(-1)
+    for legacy, repair in ((False, "reset to 0"), (True, "")):
+        path = files.torch_file(tmp_path / f"{legacy}.pt", tree, legacy=legacy)
+        (found,) = [p for p in nanhunt.doctor(path).problems if p.kind == "batch_count"]
+        assert found.repair == repair
+
+
 def test_a_file_saved_without_checksums_is_not_called_damaged(tmp_path: Path) -> None:
     torch.serialization.set_crc32_options(False)
     try:

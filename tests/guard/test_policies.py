@@ -125,3 +125,31 @@ def test_code_outside_the_table_knows_no_policy(module: Any) -> None:
     }
     known = {word for policy in POLICIES.values() for word in (policy.name, policy.event)}
     assert words & known <= {STOPPED}  # that is said whatever the policy
+
+
+def test_what_a_policy_changes_to_stay_outlives_the_rest_of_the_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def halve(step: BadStep) -> str:
+        step.undo_whole()
+
+        def smaller() -> None:
+            for optimizer in step.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] /= 2
+
+        step.lasts(smaller)
+        return step.bad_before()
+
+    monkeypatch.setitem(POLICIES, "halve", Policy("halve", "halved", halve))
+    first, second = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
+    optimizers = [torch.optim.SGD(part.parameters(), lr=0.5) for part in (first, second)]
+    with guarded(torch.nn.Sequential(first, second), optimizers, policy="halve") as guard:
+        for scale in (1.0, float("inf"), 1.0):
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            second(first(torch.ones(1, 2) * scale)).sum().backward()
+            for optimizer in optimizers:  # the second one steps after the first was undone
+                optimizer.step()
+    assert guard.report.counts == {"halved": 1}
+    assert [optimizer.param_groups[0]["lr"] for optimizer in optimizers] == [0.25, 0.25]

@@ -12,7 +12,7 @@ import torch
 from nanhunt.checkpoints.formats.contents import Contents, Entry
 from nanhunt.checkpoints.judge.problem import problem
 from nanhunt.checkpoints.judge.roles import COUNT, MEAN, VARIANCE, siblings
-from nanhunt.checkpoints.judge.scan import Scan, has_gaps, read_values
+from nanhunt.checkpoints.judge.scan import Scan, in_place, read_values
 from nanhunt.core.tensors.dtypes import dtype_name
 from nanhunt.records.diagnosis import Problem
 
@@ -45,7 +45,7 @@ def judge_statistics(contents: Contents, scans: list[Scan]) -> Iterator[Problem]
 
 def _statistic(contents: Contents, name: str, entry: Entry, scan: Scan) -> Iterator[Problem]:
     tell = functools.partial(problem, contents, entry, scan, "buffer")
-    repair = _RESET if entry.span is not None and not has_gaps(entry) else ""
+    repair = _RESET if in_place(entry) else ""
     if scan.bad:
         yield tell("not_finite", "critical", _POISONED, repair, _RECALIBRATE)
     if name == VARIANCE and scan.low is not None and scan.low < 0:
@@ -91,7 +91,7 @@ def _counted(
         text = f"counts batches in {dtype_name(entry.dtype)}: written by .half() or a cast of all"
         yield tell("info", text)
     if is_bad_count(count):
-        yield tell("warning", f"counts {count:,} batches", "reset to 0")
+        yield tell("warning", f"counts {count:,} batches", "reset to 0" if in_place(entry) else "")
         return
     if MEAN not in layer or VARIANCE not in layer:
         return

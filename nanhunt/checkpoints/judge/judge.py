@@ -13,7 +13,7 @@ from nanhunt.checkpoints.judge.batch_norm import judge_statistics
 from nanhunt.checkpoints.judge.outliers import outliers
 from nanhunt.checkpoints.judge.problem import problem
 from nanhunt.checkpoints.judge.roles import SECOND_MOMENTS, STATISTICS, Roles, leaf
-from nanhunt.checkpoints.judge.scan import Scan, has_gaps
+from nanhunt.checkpoints.judge.scan import Scan, in_place
 from nanhunt.core.tensors.dtypes import largest_number
 from nanhunt.records.diagnosis import Problem
 
@@ -40,13 +40,6 @@ def judge(
     for scalar in contents.scalars:
         found += _number(contents, scalar, roles)
     return sorted(found, key=lambda p: (_ORDER[p.severity], _ROLES[p.role]))
-
-
-def in_place(entry: Entry) -> bool:
-    """Whether its bytes in the file are its elements and nothing else."""
-    if entry.span is None or entry.dtype is None or has_gaps(entry):
-        return False
-    return entry.span.nbytes == entry.numel * entry.dtype.itemsize
 
 
 # -- files ------------------------------------------------------------------------------------

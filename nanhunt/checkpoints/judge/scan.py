@@ -218,6 +218,13 @@ def _scan(entry: Entry, scan: Scan, pool: _Pool) -> int | None:
     return crc if whole else None
 
 
+def in_place(entry: Entry) -> bool:
+    """Whether its bytes in the file are its elements and nothing else: it can be repaired there."""
+    if entry.span is None or entry.dtype is None or has_gaps(entry):
+        return False
+    return entry.span.nbytes == entry.numel * entry.dtype.itemsize
+
+
 def has_gaps(entry: Entry) -> bool:
     """Whether there are foreign elements between its own, as in a slice of a larger tensor."""
     if entry.span is None or entry.dtype is None:

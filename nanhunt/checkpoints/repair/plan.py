@@ -17,7 +17,7 @@ from torch import Tensor
 from nanhunt.checkpoints.formats.contents import Entry, Scalar, Span, as_float
 from nanhunt.checkpoints.judge.batch_norm import batch_count, is_bad_count
 from nanhunt.checkpoints.judge.examine import ExaminedCheckpoint
-from nanhunt.checkpoints.judge.judge import in_place, is_bad_scale
+from nanhunt.checkpoints.judge.judge import is_bad_scale
 from nanhunt.checkpoints.judge.roles import (
     COUNT,
     MEAN,
@@ -27,7 +27,7 @@ from nanhunt.checkpoints.judge.roles import (
     shard,
     siblings,
 )
-from nanhunt.checkpoints.judge.scan import Scan, real_dtype
+from nanhunt.checkpoints.judge.scan import Scan, in_place, real_dtype
 from nanhunt.checkpoints.repair.patches import AnyPatch, Condition, NumberPatch, Patch
 
 _WHOLE = ("BININT", "BININT1", "BININT2", "LONG1", "LONG4")  # opcodes of whole numbers

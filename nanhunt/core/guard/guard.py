@@ -268,7 +268,7 @@ class Guard:
         """Does what the policy says; returns why that does not do, or an empty string."""
         if self._undo.missing:
             return f"the step could not be undone ({self._undo.missing})"
-        step = BadStep(self._undo, self._asked, self._bad_state)
+        step = BadStep(self._undo, self._asked, self._optimizers, self._bad_state)
         try:
             return self._policy.treat(step)
         finally:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+from torch.optim import Optimizer
+
 from nanhunt.core.guard.undo import Undo
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.core.watch.step_facts import Sink, names
@@ -22,6 +24,7 @@ class BadStep:
     Attributes:
         undo: the snapshots.
         asked: the random state before the first batch of the step was made.
+        optimizers: all that the guard knows.
         bad_state: tells which parameters, buffers and optimizer states are not finite now.
         undone: whether the step was undone whole; whatever the loop still does in it is undone
             as well.
@@ -30,6 +33,7 @@ class BadStep:
 
     undo: Undo
     asked: RandomState
+    optimizers: list[Optimizer]
     bad_state: Callable[[], list[Sink]]
     undone: bool = False
     lost: str = ""
@@ -38,6 +42,11 @@ class BadStep:
         """Puts everything back as at the start of the step."""
         self.undone = True
         self.lost = self.undo.now(self.asked)
+
+    def lasts(self, change: Callable[[], None]) -> None:
+        """Makes a change to stay, such as a smaller rate; call it after `undo_whole`."""
+        change()
+        self.undo.lasting.append(change)
 
     def bad_before(self) -> str:
         """Why the step cannot have been the only reason, once it is undone; or an empty string."""
@@ -52,7 +61,10 @@ class Policy:
     Attributes:
         name: what the user calls it.
         event: what the event of a bad step says was done with it.
-        treat: deals with a bad step; returns why that does not do, or an empty string.
+        treat: deals with a bad step; returns why that does not do, or an empty string. It is
+            called inside the first `optimizer.step()` that shows the step to be bad. What the
+            loop still does in that step is undone to its start again, all optimizers' groups
+            included; what is to stay nevertheless goes through `BadStep.lasts`.
         ends_loop: whether the loop ends with the first bad step.
         keeps_good: whether snapshots known to be good are kept, for `Undo.roll_back`.
     """

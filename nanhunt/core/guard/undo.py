@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor
@@ -31,6 +31,7 @@ class Undo:
 
     Attributes:
         snapshot: the start of the step.
+        lasting: changes that stay when the rest of the step is undone: made again after that.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Undo:
         self._good: Snapshot | None = Snapshot(*parts) if keeps else None
         self._good_groups: list[int] = []
         self._scalers_of: Snapshot | None = None
+        self.lasting: list[Callable[[], None]] = []
 
     @property
     def missing(self) -> str:
@@ -60,6 +62,7 @@ class Undo:
 
     def begin(self) -> None:
         """A step begins."""
+        self.lasting = []
         self.snapshot.begin()
 
     def keep(self) -> None:
@@ -89,6 +92,8 @@ class Undo:
                 self.snapshot.restore()
             asked.restore()
             self._scalers_of = self._scalers_of or self.snapshot
+            for change in self.lasting:
+                change()
         return ", ".join(self.snapshot.lost)
 
     def buffers(self) -> None:

@@ -22,6 +22,7 @@ from nanhunt.core.trials.remedy import (
     Scope,
     at,
     call_to_blame,
+    epsilon_at_one,
     function_name,
     nudge,
     of_calls,
@@ -180,10 +181,10 @@ def _epsilon_elsewhere(call: Call, value: float, text: str) -> Edit | None:
 
 def clamp_to_domain(scene: Scene, target: Target) -> Remedy | None:
     """`acos(x.clamp(-1 + eps, 1 - eps))` and its like."""
-    call, epsilon = call_to_blame(scene), safe_epsilon(scene)
+    call = call_to_blame(scene)
     if function_name(call) not in _BOUNDED:
         return None
-    bound = 1 - epsilon
+    bound = 1 - epsilon_at_one(scene)
     return nudge(
         target,
         call,

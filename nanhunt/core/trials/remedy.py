@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from nanhunt.core.causes.scene import Scene
 from nanhunt.core.program.target import Target
 from nanhunt.core.program.torch_calls import Call, Site
@@ -119,7 +121,15 @@ def call_to_blame(scene: Scene) -> Call | None:
     return scene.culprit.call if scene.culprit is not None else None
 
 
+def epsilon_at_one(scene: Scene) -> float:
+    """A small number that 1 can be told from 1 less it, in the dtype of the operation."""
+    dtype = scene.culprit.dtype if scene.culprit is not None else None
+    if dtype is None or not dtype.is_floating_point:
+        return safe_epsilon(scene)
+    return max(safe_epsilon(scene), torch.finfo(dtype).eps)
+
+
 def safe_epsilon(scene: Scene) -> float:
-    """A small number that half precision still holds, if that is what the operation uses."""
+    """A small number that half precision still tells from 0, if the operation uses that."""
     dtype = scene.culprit.dtype if scene.culprit is not None else None
     return 1e-3 if dtype in HALVES else 1e-6
