@@ -30,7 +30,7 @@ from nanhunt.core.snapshot.snapshot import Snapshot
 from nanhunt.core.snapshot.tape import DataEndedError
 from nanhunt.core.watch.magnitudes import History
 from nanhunt.core.watch.replay import Past, Replayer
-from nanhunt.core.watch.scaler_skips import SkipWatch
+from nanhunt.core.watch.scaler_skips import ScalerSkips
 from nanhunt.core.watch.sentinel import Sentinel
 from nanhunt.core.watch.step_facts import StepFacts
 from nanhunt.errors import HuntClosedError, UsageError
@@ -78,7 +78,7 @@ class HuntEngine:
         self._course = Course(functools.partial(Snapshot, *parts), first, data, back)
         self._observed = not complex_half
         self._progress = Progress(progress)
-        self._skips = SkipWatch()
+        self._skips = ScalerSkips()
         self._history = History()
         self._learning: LearningLog | None = None
         self._hidden_gradients = False

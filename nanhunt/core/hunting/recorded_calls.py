@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nanhunt.core.attached.patches import unpatched
 from nanhunt.core.snapshot.random_state import RandomState
+from nanhunt.core.tensors.devices import COMMON_AUTOCAST
 from nanhunt.core.tensors.stats import count_bad, is_bad, plain_tensors
 
 _WAITING = 16  # calls in eval mode with gradients on whose inputs are kept for a backward pass
@@ -110,7 +111,7 @@ class RecordedCalls:
             return
         if not module.training:
             self._drop_evaluations()
-        kinds = [device for device in ("cuda", "cpu") if torch.is_autocast_enabled(device)]
+        kinds = [device for device in COMMON_AUTOCAST if torch.is_autocast_enabled(device)]
         self.calls.append(
             RecordedCall(
                 module,

@@ -29,6 +29,3 @@ class ScalerSkips:
     def worth_a_probe(self) -> bool:
         """Whether to replay this step with a loss scale of 1."""
         return self._in_a_row & (self._in_a_row - 1) == 0
-
-
-SkipWatch = ScalerSkips  # its name until `hunting/hunt.py` asks for the new one
