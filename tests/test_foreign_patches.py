@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 import nanhunt
-from nanhunt.core import attached, uninterrupted
-from nanhunt.core.guard.script import ScriptWatch
+from nanhunt.core.attached import patches, uninterrupted
+from nanhunt.core.guard.script import ScriptRun
 from nanhunt.core.hunting.loop import LoopHunt
 
 STEPS = 5
@@ -165,7 +165,7 @@ def in_a_script(begin: Callable[[], Program], folder: Path) -> None:
     module.begin = begin  # type: ignore[attr-defined]
     sys.modules["foreign_patches"] = module
     try:
-        ScriptWatch(None).run(str(script), [])
+        ScriptRun(None).run(str(script), [])
     finally:
         del sys.modules["foreign_patches"]
 
@@ -196,8 +196,8 @@ def files_called(call: Callable[[], Any]) -> set[str]:
 
 def assert_nothing_is_active() -> None:
     """A step runs in no code of the package but what passes a call on, or comes off by it."""
-    assert not [patch for patch in attached._patches.values() if patch.up]
-    assert files_called(Program({}).step) <= {attached.__file__, uninterrupted.__file__}
+    assert not [patch for patch in patches._patches.values() if patch.up]
+    assert files_called(Program({}).step) <= {patches.__file__, uninterrupted.__file__}
 
 
 def assert_nothing_stays(foreign: Foreign) -> None:

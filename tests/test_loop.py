@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from typing import Any
 
 import pytest
 import torch
@@ -160,3 +161,37 @@ def test_a_step_of_many_batches_in_eval_mode_is_replayed_whole() -> None:
     finding = hunt.report.finding
     assert finding is not None
     assert (finding.module, finding.call, finding.op) == ("", 1, "aten.exp.default")
+
+
+class Into(torch.autograd.Function):
+    """The same number, in memory where something else lay before."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, place: Tensor) -> Tensor:
+        return place.detach().copy_(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return gradients[0], None
+
+
+def test_a_loss_in_the_memory_of_an_earlier_scaled_loss_is_looked_at() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(4, 4)
+    optimizer = torch.optim.Adam(model.parameters())
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    place = None
+    with LoopHunt(model, progress=False) as hunt:
+        for number in range(6):
+            optimizer.zero_grad()
+            x = torch.randn(3, 4) * (1e38 if number == 5 else 0.1)
+            loss = model(x).square().mean()
+            if place is not None:
+                loss = Into.apply(loss, place)
+            scaled = scaler.scale(loss)
+            place = scaled.detach() if place is None else place
+            scaled.backward()
+            scaler.step(optimizer)
+            scaler.update()
+    assert hunt.report.finding is not None
+    assert hunt.report.finding.step == 5

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import threading
+import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -100,7 +101,7 @@ class Sentinel:
         self._undo: list[Callable[[], None]] = []
         self._scaler_decides = False
         self._in_scaler_step = False
-        self._scaled: set[int] = set()
+        self._scaled: list[weakref.ref[Tensor]] = []  # losses that a scaler has multiplied
 
     def __enter__(self) -> Sentinel:
         self._thread = threading.get_ident()
@@ -154,12 +155,13 @@ class Sentinel:
             self._know_scaler(scaler)
             self.facts.scaled = True
             for tensor in plain_tensors(outputs):
-                if tensor.data_ptr() in self._scaled:
+                if any(known() is tensor for known in self._scaled):
                     self.facts.scaled_twice = True
                 else:
                     self._see_loss(tensor)
             scaled = original(scaler, outputs)
-            self._scaled |= {tensor.data_ptr() for tensor in plain_tensors(scaled)}
+            living = [known for known in self._scaled if known() is not None]
+            self._scaled = [*living, *map(weakref.ref, plain_tensors(scaled))]
             return scaled
 
         return scale
