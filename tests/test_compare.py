@@ -46,6 +46,15 @@ def enhanced() -> Comparison:
     return nanhunt.compare((baseline.model, baseline.step_fn), (modified.model, modified.step_fn))
 
 
+def test_memory_that_nobody_has_written_is_not_compared() -> None:
+    layers = [nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 2)]
+    found = nanhunt.compare(program(*layers), program(*layers))
+    ops = [pair.baseline.op for pair in found.pairs if pair.baseline]
+    assert "aten.bernoulli_.float" in ops  # it fills what `empty_like` gave
+    assert not [op for op in ops if "empty" in op]
+    assert {pair.status for pair in found.pairs} == {"identical"}
+
+
 # -- the speech enhancer --------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nanhunt.core.hunting.engine import HuntEngine
+from nanhunt.core.observe import op_table
 from nanhunt.core.observe.observer import Activity
 from nanhunt.core.observe.op_arguments import flat, is_view, written_positions
 from nanhunt.core.program.module_stack import ModuleStack
@@ -72,6 +73,8 @@ class OpTape(TorchDispatchMode):
         first = next((t for _, t in flat(out)), None)
         if is_view(func) and not _reinterprets(args, first):
             return out
+        if op_table.packet(str(func)) in op_table.UNINITIALISED:
+            return out  # it holds whatever was there before: no result to compare
         stack = Stack(sys._getframe(1))
         if first is None or stack.update or not stack.lines:
             return out
