@@ -195,3 +195,23 @@ def test_a_loss_in_the_memory_of_an_earlier_scaled_loss_is_looked_at() -> None:
             scaler.update()
     assert hunt.report.finding is not None
     assert hunt.report.finding.step == 5
+
+
+def test_what_begins_in_the_model_is_placed_there_although_the_loss_is_bad_too() -> None:
+    """The gradients that its recorded outputs got are bad as well, and are no origin."""
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(6)))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with LoopHunt(model, progress=False) as hunt:
+        for number in range(4):
+            x = torch.randn(3, 4)
+            if number == 2:
+                for layer in model[1:]:
+                    layer.weight.data.mul_(1e12)
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), torch.tensor([0, 1, 2])).backward()
+            optimizer.step()
+    finding = hunt.report.finding
+    assert finding is not None
+    assert (finding.step, finding.phase, finding.module) == (2, "forward", "4")
+    assert finding.op == "aten.addmm.default"

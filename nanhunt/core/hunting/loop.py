@@ -232,10 +232,17 @@ class LoopHunt:
         return finding
 
     def _outside_model(self, facts: StepFacts, losses: list[Sink]) -> Finding:
+        seen = sink_finding(facts, self._ledger.steps_run - 1)
+        if self._calls.outputs_bad:
+            return dataclasses.replace(
+                seen,
+                explanation="The model's outputs were not finite when it was run again on the same "
+                "inputs; which operation made that is not known.",
+            )
         where = "its loss is not" if losses else "its gradients or its update are not"
         return dataclasses.replace(
-            sink_finding(facts, self._ledger.steps_run - 1),
-            explanation=f"The model, run again on the same inputs, was finite; {where}: it "
-            "happened in the loop's own code. Put the step in a function and hunt that with "
-            "`%nanhunt model step_fn` to get the line.",
+            seen,
+            explanation=f"The model's outputs, when it was run again on the same inputs, were "
+            f"finite; {where}: it happened in the loop's own code. Put the step in a function and "
+            "hunt that with `%nanhunt model step_fn` to get the line.",
         )

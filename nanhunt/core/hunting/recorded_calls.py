@@ -36,10 +36,12 @@ class RecordedCalls:
 
     Attributes:
         calls: those of this step, in order.
+        outputs_bad: whether an output was not finite when they were run again.
     """
 
     def __init__(self) -> None:
         self.calls: list[RecordedCall] = []
+        self.outputs_bad = False
         self._handles: list[Any] = []
 
     def attach(self, roots: Iterable[nn.Module]) -> None:
@@ -80,6 +82,7 @@ class RecordedCalls:
         """
         backward = unpatched(torch.autograd, "backward")  # these are no losses
         bad: list[Tensor] = []
+        self.outputs_bad = False
         for call in self.calls:
             call.random.restore()
             output = self._call_step(call)
@@ -89,7 +92,9 @@ class RecordedCalls:
                 nan, posinf, _ = count_bad(tensor)  # -Inf alone is a mask in the logits
                 if nan or posinf:
                     bad.append(tensor)
-            if pairs:
+                    self.outputs_bad = True
+            # Behind a bad output the gradients that came back tell nothing: they were bad for it.
+            if pairs and not bad:
                 backward([t for t, _ in pairs], [g for _, g in pairs])
         return bad
 
