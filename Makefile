@@ -8,8 +8,8 @@ READY := $(VENV)/.ready
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 # The JupyterLab extension: jlpm is Yarn as Jupyter ships it, and needs Node.js.
 EXTENSION := nanhunt/labextension/package.json
-# More than cores, since a test that drives a kernel or a browser waits much of its time.
-WORKERS ?= 4
+# As many as cores: a page of JupyterLab keeps two of them busy while it loads.
+WORKERS ?= 2
 MODULES := labextension/node_modules/.ready
 JLPM := cd labextension && PATH="$(abspath $(BIN)):$$PATH" jlpm
 LINKED := $(VENV)/share/jupyter/labextensions/nanhunt

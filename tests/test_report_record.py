@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -74,6 +75,20 @@ ALL = st.builds(
 def test_a_report_survives_json(report: Report) -> None:
     text = json.dumps(report.to_dict(), allow_nan=False)
     assert Report.from_dict(json.loads(text)) == report
+
+
+def test_a_report_of_a_hunt_reads_its_own_dict() -> None:
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        (model(torch.ones(3, 2)) * 0).log().mean().backward()
+        optimizer.step()
+
+    report = nanhunt.hunt(model, step, steps=2, trials=False, progress=False)
+    assert not report.healthy
+    assert Report.from_dict(report.to_dict()) == report
 
 
 def test_numbers_that_json_lacks_are_words() -> None:

@@ -93,7 +93,7 @@ class Ledger:
             interrupted=self.interrupted,
             title=self._target.title(),
             notes=tuple(dict.fromkeys(self.notes)),
-            environment={"torch": torch.__version__, "devices": ", ".join(devices)},
+            environment={"torch": str(torch.__version__), "devices": ", ".join(devices)},
             costs=costs,
         )
 
