@@ -215,3 +215,23 @@ def test_what_begins_in_the_model_is_placed_there_although_the_loss_is_bad_too()
     assert finding is not None
     assert (finding.step, finding.phase, finding.module) == (2, "forward", "4")
     assert finding.op == "aten.addmm.default"
+
+
+class LogOfZero(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.linear(x) * 0).log()
+
+
+def test_outputs_of_minus_infinity_are_not_said_to_be_finite() -> None:
+    model = LogOfZero()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with LoopHunt(model, progress=False) as hunt:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(torch.ones(2, 4)), torch.tensor([0, 1])).backward()
+        optimizer.step()
+    assert hunt.report.finding is not None
+    assert "were finite" not in hunt.report.finding.explanation

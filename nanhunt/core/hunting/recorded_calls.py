@@ -89,10 +89,10 @@ class RecordedCalls:
             tensors = plain_tensors(output)
             pairs = [(tensors[i], g) for i, g in call.gradients.items() if i < len(tensors)]
             for tensor in tensors:
-                nan, posinf, _ = count_bad(tensor)  # -Inf alone is a mask in the logits
-                if nan or posinf:
+                nan, posinf, neginf = count_bad(tensor)
+                self.outputs_bad |= bool(nan or posinf or neginf)
+                if nan or posinf:  # -Inf alone may be a mask in the logits
                     bad.append(tensor)
-                    self.outputs_bad = True
             # Behind a bad output the gradients that came back tell nothing: they were bad for it.
             if pairs and not bad:
                 backward([t for t, _ in pairs], [g for _, g in pairs])
