@@ -78,6 +78,25 @@ def test_a_bad_loss_of_a_fused_path_is_placed_or_the_replay_says_that_it_took_an
     assert in_encoder or report.replay.startswith("not_reproduced")
 
 
+@pytest.mark.xfail(strict=True, reason="losses at the same address count as the same one")
+def test_a_returned_loss_is_looked_at_though_its_first_part_went_backward() -> None:
+    model, optimizer = linear()
+    x, count = torch.rand(8, 4), itertools.count()
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        trained, told = model(x).pow(2).mean(), model(x).detach().mean()
+        if next(count) == BAD_AT:
+            told = (told * 0).log() * 0
+        losses = torch.stack([trained, told])
+        losses[0].backward()
+        optimizer.step()
+        return losses
+
+    finding = found(model, step)
+    assert (finding.step, finding.op) == (BAD_AT, "aten.log.default")
+
+
 # -- programs that differentiate twice --------------------------------------------------------
 
 
