@@ -12,9 +12,10 @@ from pathlib import Path
 import find_chromium
 import pytest
 from jupyterlab.commands import get_app_dir
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Error, Page, ViewportSize, expect, sync_playwright
 
 from tests.conftest import once
+from tests.notebook.browsing import SHARED
 from tests.notebook.servers import Server, serve
 
 expect.set_options(timeout=20_000)  # milliseconds; a busy machine is slow, not wrong
@@ -41,12 +42,63 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+# Brings a page of JupyterLab back to what it was when it was loaded, which would take two cores
+# for five seconds: no document is open, our sidebar is closed. Kernels live on: a notebook that
+# is written and opened again under its name finds the kernel that has imported torch already.
+AS_LOADED = """async () => {
+  const { shell, commands } = window.jupyterapp;
+  for (const area of ['main', 'down']) {
+    for (const widget of [...shell.widgets(area)]) {
+      if (widget.context) {
+        await widget.context.sessionContext.ready;  // a kernel that just starts would complain
+        widget.context.model.dirty = false;  // or a person would be asked whether to save it
+      }
+      widget.close();
+    }
+  }
+  shell.collapseRight();
+  await commands.execute('filebrowser:activate');
+  await commands.execute('filebrowser:refresh');
+}"""
+SIZE: ViewportSize = {"width": 1280, "height": 1500}
+
+
+class Tab:
+    """The page that a file of tests shares, and its successor after a test that failed in it."""
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        self._page: Page | None = None
+
+    def page(self) -> Page:
+        if self._page is None:
+            self._page = self._browser.new_context().new_page()
+        self._page.set_viewport_size(SIZE)
+        return self._page
+
+    def close(self) -> None:
+        if self._page is not None:
+            self._page.context.close()
+        self._page = None
+
+
+@pytest.fixture(scope="module")
+def tab(browser: Browser) -> Iterator[Tab]:
+    made = Tab(browser)
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page of somebody who was never here before."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1500})
-    yield context.new_page()
-    context.close()
+def page(tab: Tab, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A page in which nothing is open; `open_page` in browsing.py is the way into JupyterLab."""
+    failed = request.session.testsfailed
+    page = tab.page()
+    if page.evaluate(SHARED):
+        page.evaluate(AS_LOADED)
+    yield page
+    if request.session.testsfailed > failed:
+        tab.close()
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +138,11 @@ def lab(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 def errors(page: Page) -> Iterator[None]:
     """Fails a test in whose page a script failed."""
     seen: list[str] = []
-    page.on("pageerror", lambda error: seen.append(str(error)))
+
+    def note(error: Error) -> None:
+        seen.append(str(error))
+
+    page.on("pageerror", note)
     yield
+    page.remove_listener("pageerror", note)
     assert seen == []

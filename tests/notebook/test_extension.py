@@ -9,7 +9,15 @@ from readme_example import PROGRAM, README
 from nanhunt.records.preflight import Fact, Preflight
 from nanhunt.records.report import Source
 from tests.notebook import stories
-from tests.notebook.browsing import open_page, report_on, run_all_cells, shot, unfold
+from tests.notebook.browsing import (
+    open_anew,
+    open_page,
+    report_on,
+    run_all_cells,
+    shot,
+    unfold,
+    wait_for_theme,
+)
 from tests.notebook.servers import Server, write_notebook
 
 pytestmark = pytest.mark.browser
@@ -185,7 +193,7 @@ def test_the_culprit_line_is_marked_until_its_cell_is_edited_and_again_after_a_r
     expect(mark).to_have_count(0)
     page.wait_for_timeout(600)  # longer than the pause after which outputs are read again
     expect(mark).to_have_count(0)
-    page.reload()
+    open_anew(lab, page, "mark.ipynb")
     expect(mark).to_have_count(1)
 
 
@@ -253,14 +261,15 @@ def test_the_sidebar_follows_the_notebook_that_is_in_front(
     expect(sidebar).to_contain_text("NaN is born")
     page.get_by_role("tab", name="first.ipynb").click()
     expect(sidebar).to_contain_text("Inf is born")
+    asked = page.locator(".jp-Dialog", has_text="Save your work")
     page.add_locator_handler(
-        page.locator(".jp-Dialog", has_text="Save your work"),
-        lambda dialog: dialog.get_by_role("button", name="Discard").click(),
+        asked, lambda dialog: dialog.get_by_role("button", name="Discard").click()
     )
     for name in ("first.ipynb", "second.ipynb"):
         tab = page.get_by_role("tab", name=name)
         tab.locator(".jp-icon-hover").click()
         expect(tab).to_have_count(0)
+    page.remove_locator_handler(asked)
     expect(sidebar).to_contain_text("Open a notebook")
 
 
@@ -348,8 +357,8 @@ def test_a_hunt_in_a_live_notebook_marks_its_line_and_survives_a_restart(
     expect(mark).to_have_count(0)
     expect(sidebar).to_contain_text("No report in the outputs")
     lab.choose_theme("dark")
-    page.reload()  # as it was saved
-    page.wait_for_selector('body[data-jp-theme-light="false"]', state="attached")
+    open_anew(lab, page, "live.ipynb")
+    wait_for_theme(page, "dark")
     report_on(page)
     expect(mark).to_have_count(1)
     expect(entries).to_have_text([f"hunt in cell {hunted}"])

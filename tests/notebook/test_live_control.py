@@ -11,7 +11,7 @@ import pytest
 from jupyterlab.commands import get_app_dir
 from playwright.sync_api import Locator, Page, expect
 
-from tests.notebook.browsing import open_page, run_all_cells, shot
+from tests.notebook.browsing import change_theme, open_page, run_all_cells, shot
 from tests.notebook.servers import Server, serve, write_notebook
 
 pytestmark = pytest.mark.browser
@@ -84,10 +84,10 @@ class Controls:
         item.click()
 
 
-def started(lab: Server, page: Page, name: str, steps: int = 5, theme: str = "light") -> Controls:
-    """Opens a notebook, runs it, and waits for the live hunt in the sidebar."""
-    write_notebook(lab.home / f"{name}.ipynb", [PROGRAM, PAUSED.format(steps=steps)])
-    open_page(lab, page, f"{name}.ipynb", theme)
+def started(lab: Server, page: Page, steps: int = 5) -> Controls:
+    """Opens the notebook live.ipynb, runs it, and waits for the live hunt in the sidebar."""
+    write_notebook(lab.home / "live.ipynb", [PROGRAM, PAUSED.format(steps=steps)])
+    open_page(lab, page, "live.ipynb")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
     run_all_cells(page, page.locator(".nanhunt-panel"))
     controls = Controls(page)
@@ -98,7 +98,7 @@ def started(lab: Server, page: Page, name: str, steps: int = 5, theme: str = "li
 
 @pytest.mark.slow
 def test_every_shortcut_steps_a_live_hunt(lab: Server, page: Page, errors: None) -> None:
-    controls = started(lab, page, "keys")
+    controls = started(lab, page)
     for key, told in (
         ("Alt+Shift+F10", "start of step 1"),  # step
         ("Alt+F11", "Paused in step 1, before the model (Sequential)"),  # into
@@ -122,7 +122,7 @@ def test_every_shortcut_steps_a_live_hunt(lab: Server, page: Page, errors: None)
 def test_every_command_of_the_palette_steps_a_live_hunt(
     lab: Server, page: Page, errors: None
 ) -> None:
-    controls = started(lab, page, "palette")
+    controls = started(lab, page)
     for label, command, told in (
         ("Step", "step", "start of step 1"),
         ("Step Into Module", "into", "Paused in step 1, before the model (Sequential)"),
@@ -144,26 +144,27 @@ def test_every_command_of_the_palette_steps_a_live_hunt(
     expect(controls.box).to_be_hidden()
 
 
-@pytest.mark.parametrize("pause", ["Alt+F6", "palette", "button"])
-def test_a_running_hunt_is_paused(lab: Server, page: Page, errors: None, pause: str) -> None:
-    controls = started(lab, page, f"pause-{pause}", LONG)
-    controls.button("Run").click()
-    controls.says("Running: run")
-    expect(controls.button("Step")).to_have_attribute("aria-disabled", "true")
-    expect(controls.status).to_contain_text("Running: run")
-    if pause == "palette":
-        controls.chosen_in_palette("Pause", "pause")
-    elif pause == "button":
-        controls.button("Pause").click()
-    else:
-        page.keyboard.press(pause)
-    controls.says("The training stands at the start of step")
+def test_a_running_hunt_is_paused_by_key_palette_and_button(
+    lab: Server, page: Page, errors: None
+) -> None:
+    controls = started(lab, page, LONG)
+    for pause in (
+        lambda: page.keyboard.press("Alt+F6"),
+        lambda: controls.chosen_in_palette("Pause", "pause"),
+        controls.button("Pause").click,
+    ):
+        controls.button("Run").click()
+        controls.says("Running: run")
+        expect(controls.button("Step")).to_have_attribute("aria-disabled", "true")
+        expect(controls.status).to_contain_text("Running: run")
+        pause()
+        controls.says("The training stands at the start of step")
 
 
 def test_the_sidebars_buttons_keep_the_focus_and_follow_the_panel(
     lab: Server, page: Page, errors: None
 ) -> None:
-    controls = started(lab, page, "buttons")
+    controls = started(lab, page)
     controls.button("Into").focus()
     page.keyboard.press("Enter")
     controls.says("before the model (Sequential)")
@@ -183,14 +184,14 @@ def test_the_sidebar_follows_notebook_switches_and_a_kernel_restart(
     lab: Server, page: Page, errors: None
 ) -> None:
     write_notebook(lab.home / "other.ipynb", ["1 + 1"])
-    controls = started(lab, page, "switched")
+    controls = started(lab, page)
     files = page.get_by_role("region", name="File Browser Section").or_(
         page.locator("#filebrowser")
     )
     files.first.get_by_text("other.ipynb").dblclick()
     expect(controls.sidebar.locator("h2")).to_have_text("other.ipynb")
     expect(controls.box).to_be_hidden()
-    page.get_by_role("tab", name="switched.ipynb").click()
+    page.get_by_role("tab", name="live.ipynb").click()
     controls.says("start of step 0")
     page.keyboard.press("Alt+Shift+F10")
     controls.says("start of step 1")
@@ -223,17 +224,17 @@ def test_a_second_notebook_on_the_kernel_controls_the_hunt_also_alone(
     lab: Server, page: Page, errors: None
 ) -> None:
     write_notebook(lab.home / "second.ipynb", ["1 + 1"])
-    controls = started(lab, page, "first")
-    assert page.evaluate(SHARE, ["second.ipynb", "first.ipynb"]) == 201
+    controls = started(lab, page)
+    assert page.evaluate(SHARE, ["second.ipynb", "live.ipynb"]) == 201
     page.get_by_role("listitem").filter(has_text="second.ipynb").dblclick()
     expect(controls.sidebar.locator("h2")).to_have_text("second.ipynb")
     controls.says("start of step 0")
     page.keyboard.press("Alt+Shift+F10")
     controls.says("start of step 1")
-    page.get_by_role("tab", name="first.ipynb").click()
+    page.get_by_role("tab", name="live.ipynb").click()
     controls.button("Into").click()
     controls.says("Paused in step 1, before the model")
-    page.get_by_role("tab", name="first.ipynb").locator(".jp-icon-hover").click()
+    page.get_by_role("tab", name="live.ipynb").locator(".jp-icon-hover").click()
     page.locator(".jp-Dialog").get_by_role("button", name="Discard").click()
     expect(controls.sidebar.locator("h2")).to_have_text("second.ipynb")
     controls.says("Paused in step 1, before the model")
@@ -247,7 +248,7 @@ def test_a_second_notebook_on_the_kernel_controls_the_hunt_also_alone(
 def test_a_reloaded_page_and_a_second_tab_find_the_live_hunt(
     lab: Server, page: Page, errors: None
 ) -> None:
-    controls = started(lab, page, "tabs")
+    controls = started(lab, page)
     controls.button("Step").click()
     controls.says("start of step 1")
     page.keyboard.press("Control+s")
@@ -256,7 +257,7 @@ def test_a_reloaded_page_and_a_second_tab_find_the_live_hunt(
     expect(controls.status).to_contain_text("start of step 1", timeout=60_000)
     assert page.context.browser is not None
     second = page.context.browser.new_context().new_page()
-    second.goto(f"{lab.address}/lab/workspaces/second/tree/tabs.ipynb")
+    second.goto(f"{lab.address}/lab/workspaces/second/tree/live.ipynb")
     other = Controls(second)
     expect(other.status).to_contain_text("start of step 1", timeout=60_000)
     second.locator(".jp-Notebook .jp-Cell").first.click()
@@ -269,9 +270,10 @@ def test_a_reloaded_page_and_a_second_tab_find_the_live_hunt(
     expect(other.status).to_contain_text("start of step 2")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_controls_in_both_themes(lab: Server, page: Page, errors: None, theme: str) -> None:
-    controls = started(lab, page, f"live-{theme}", theme=theme)
+def test_the_controls_in_both_themes(lab: Server, page: Page, errors: None) -> None:
+    controls = started(lab, page)
     controls.button("Into").click()
     controls.says("before the model (Sequential)")
-    shot(page, f"live-control-{theme}")
+    for theme in ("light", "dark"):
+        change_theme(page, theme)
+        shot(page, f"live-control-{theme}")

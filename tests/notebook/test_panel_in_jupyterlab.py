@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.notebook.browsing import run_all_cells, shot
+from tests.notebook.browsing import (
+    change_theme,
+    open_anew,
+    open_page,
+    run_all_cells,
+    shot,
+)
 from tests.notebook.servers import ROOT, Server, serve, write_notebook
 
 pytestmark = pytest.mark.browser
@@ -95,14 +100,10 @@ class Panel:
         return self.box.locator(f"svg[role=img][aria-label^='{label}']")
 
 
-def opened(lab: Server, page: Page, name: str, theme: str = "light") -> Panel:
-    """Opens a new notebook, runs it all, and waits for the panel."""
-    lab.choose_theme(theme)
-    magic = PAUSED if name == "paused" else "%nanhunt model step_fn --steps 20"
-    write_notebook(lab.home / f"{name}.ipynb", [PROGRAM, magic])
-    page.goto(f"{lab.address}/lab/tree/{name}.ipynb?reset")
-    body = f'body[data-jp-theme-light="{str(theme == "light").lower()}"]'
-    page.wait_for_selector(body, state="attached", timeout=90_000)
+def opened(lab: Server, page: Page, magic: str = PAUSED) -> Panel:
+    """Writes and opens the notebook panel.ipynb, runs it all, and waits for the panel."""
+    write_notebook(lab.home / "panel.ipynb", [PROGRAM, magic])
+    open_page(lab, page, "panel.ipynb")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=90_000)
     panel = Panel(page)
     run_all_cells(page, panel.box)
@@ -110,17 +111,8 @@ def opened(lab: Server, page: Page, name: str, theme: str = "light") -> Panel:
     return panel
 
 
-@pytest.fixture
-def errors(page: Page) -> Iterator[list[str]]:
-    """Errors of the page, of which there are to be none."""
-    found: list[str] = []
-    page.on("pageerror", lambda error: found.append(str(error)))
-    yield found
-    assert found == []
-
-
-def test_every_control_does_what_it_says(lab: Server, page: Page, errors: Any) -> None:
-    panel = opened(lab, page, "paused")
+def test_every_control_does_what_it_says(lab: Server, page: Page, errors: None) -> None:
+    panel = opened(lab, page)
     panel.says("stands at the start of step 0")
     expect(panel.button("Continue")).to_be_disabled()
     panel.click("Step")
@@ -153,9 +145,9 @@ def test_every_control_does_what_it_says(lab: Server, page: Page, errors: Any) -
 
 
 def test_breakpoints_stop_where_they_should_and_go_away(
-    lab: Server, page: Page, errors: Any
+    lab: Server, page: Page, errors: None
 ) -> None:
-    panel = opened(lab, page, "paused")
+    panel = opened(lab, page)
     where, condition = (
         panel.box.get_by_placeholder("name, class"),
         panel.box.get_by_placeholder("nan,"),
@@ -180,9 +172,9 @@ def test_breakpoints_stop_where_they_should_and_go_away(
 
 
 def test_the_list_and_the_pictures_follow_and_the_keyboard_does_it_all(
-    lab: Server, page: Page, errors: Any
+    lab: Server, page: Page, errors: None
 ) -> None:
-    panel = opened(lab, page, "paused")
+    panel = opened(lab, page)
     panel.button("Step").focus()
     page.keyboard.press("Enter")
     panel.says("start of step 1")
@@ -206,8 +198,8 @@ def test_the_list_and_the_pictures_follow_and_the_keyboard_does_it_all(
     expect(options).to_have_count(0)
 
 
-def test_a_running_hunt_is_paused_by_a_click(lab: Server, page: Page, errors: Any) -> None:
-    panel = opened(lab, page, "paused")
+def test_a_running_hunt_is_paused_by_a_click(lab: Server, page: Page, errors: None) -> None:
+    panel = opened(lab, page)
     panel.box.get_by_role("spinbutton", name="steps").fill("100000")
     panel.box.get_by_role("spinbutton", name="steps").press("Tab")
     panel.box.get_by_placeholder("name, class").fill("head")
@@ -220,29 +212,32 @@ def test_a_running_hunt_is_paused_by_a_click(lab: Server, page: Page, errors: An
     panel.says("start of step 4")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_hunt_at_once_leaves_panel_and_report_in_the_cell(
-    lab: Server, page: Page, errors: Any, theme: str
+def test_a_hunt_at_once_leaves_panel_and_report_in_the_cell_in_both_themes(
+    lab: Server, page: Page, errors: None
 ) -> None:
     page.set_viewport_size({"width": 1680, "height": 1500})
-    panel = opened(lab, page, theme, theme)
+    panel = opened(lab, page, "%nanhunt model step_fn --steps 20")
     panel.says("Inf is born in step 7: aten.log.default", 60)
     report = page.locator(".nanhunt-Report")
     expect(report).to_have_count(1)
     expect(panel.button("Replay step")).to_be_enabled()
-    ink = panel.status.evaluate("node => getComputedStyle(node).color")
-    channels = [float(part) for part in ink.partition("(")[2].rstrip(")").split(",")[:3]]
-    assert (min(channels) > 180) == (theme == "dark"), f"{ink} cannot be read"
     panel.modules.select_option(index=1)
     expect(panel.picture("activation of stem")).to_be_visible()
     panel.box.evaluate("node => node.scrollIntoView()")
-    shot(page, f"panel-{theme}")
+    for theme in ("light", "dark"):
+        change_theme(page, theme)
+        ink = panel.status.evaluate("node => getComputedStyle(node).color")
+        channels = [float(part) for part in ink.partition("(")[2].rstrip(")").split(",")[:3]]
+        assert (min(channels) > 180) == (theme == "dark"), f"{ink} cannot be read"
+        shot(page, f"panel-{theme}")
     panel.choose("Activation over time")
     panel.click("Into")
     panel.says("Paused in step 7")
     panel.box.evaluate("node => node.scrollIntoView()")
-    shot(page, f"panel-paused-{theme}")
+    for theme in ("dark", "light"):
+        change_theme(page, theme)
+        shot(page, f"panel-paused-{theme}")
     page.keyboard.press("Control+s")
     page.wait_for_timeout(1500)
-    page.reload()
+    open_anew(lab, page, "panel.ipynb")
     expect(page.locator(".nanhunt-Report")).to_contain_text("Inf is born in step 7", timeout=60_000)
