@@ -11,9 +11,10 @@ import re
 
 from xdist.scheduler import LoadScopeScheduling
 
-# In these files tests share a fixture of the whole file.
+# In these files tests share a fixture of the whole file; in the folder, a browser.
 TOGETHER = re.compile(
-    r"tests/(notebook/.*|doctor/test_(command|shards)|test_(project|compare))\.py"
+    r"tests/(notebook/browser|notebook/\w+|doctor/test_(command|shards)|test_(project|compare))"
+    r"(?=\.py|/)"
 )
 # The panel's tests are divided by the kernel that they run in, the newest of which has the most.
 KERNEL = re.compile(r"\[(\d+\.\d+\.\d+)")
@@ -23,8 +24,8 @@ class Together(LoadScopeScheduling):
     """Hands out what has to stay together, the largest first, and then the single tests."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        if not TOGETHER.fullmatch(file):
+        together = TOGETHER.match(nodeid)
+        if together is None:
             return nodeid
         kernel = KERNEL.search(nodeid)
-        return f"{file} {kernel[1]}" if kernel else file
+        return f"kernel {kernel[1]}" if kernel else together[0]

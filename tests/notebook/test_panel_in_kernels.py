@@ -7,27 +7,19 @@ runs there as well. `make kernels` runs all tests in all of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.notebook.kernels import Kernel, in_kernels
-from tests.notebook.panels import SETUP, Front, front
+from tests.notebook.panels import SETUP, Front
 
 pytest_generate_tests = in_kernels
 
 
 @pytest.fixture(scope="module")
-def page(request: pytest.FixtureRequest) -> Iterator[Front]:
-    kernel: Kernel = request.param
-    with front(kernel.python(), kernel.subshell) as made:
-        assert made.value("__import__('ipykernel').__version__") == kernel.version
-        if kernel.mended:
-            made.run("from ipykernel.subshell_manager import SubshellManager")
-            line = "SubshellManager._send_on_shell_channel.__module__"
-            assert made.value(line) == "mended_ipykernel"
-        made.run(SETUP)
-        yield made
+def page(fronts: Callable[[Kernel], Front], request: pytest.FixtureRequest) -> Front:
+    return fronts(request.param)
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from readme_example import PROGRAM, README
 from nanhunt.records.preflight import Fact, Preflight
 from nanhunt.records.report import Source
 from tests.notebook import stories
-from tests.notebook.browsing import (
+from tests.notebook.browser.browsing import (
     open_anew,
     open_page,
     report_on,
@@ -327,9 +327,9 @@ def test_a_hunt_in_a_live_notebook_marks_its_line_and_survives_a_restart(
     program = PROGRAM.search(README.read_text(encoding="utf-8"))
     assert program is not None
     hunt = "%nanhunt model step_fn --no-panel"
-    write_notebook(lab.home / "live.ipynb", (program[1].strip(), "%load_ext nanhunt", hunt))
+    write_notebook(lab.home / "readme.ipynb", (program[1].strip(), "%load_ext nanhunt", hunt))
     page.set_viewport_size({"width": 1280, "height": 1900})
-    open_page(lab, page, "live.ipynb")
+    open_page(lab, page, "readme.ipynb")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
     mark = page.locator(".nanhunt-mark")
     run_all_cells(page, mark)
@@ -357,7 +357,7 @@ def test_a_hunt_in_a_live_notebook_marks_its_line_and_survives_a_restart(
     expect(mark).to_have_count(0)
     expect(sidebar).to_contain_text("No report in the outputs")
     lab.choose_theme("dark")
-    open_anew(lab, page, "live.ipynb")
+    open_anew(lab, page, "readme.ipynb")
     wait_for_theme(page, "dark")
     report_on(page)
     expect(mark).to_have_count(1)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import re
-import sysconfig
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from jupyterlab.commands import get_app_dir
 from playwright.sync_api import Locator, Page, expect
 
-from tests.notebook.browsing import change_theme, open_page, run_all_cells, shot
-from tests.notebook.servers import Server, serve, write_notebook
+from tests.notebook.browser.browsing import change_theme, open_page, run_all_cells, shot
+from tests.notebook.servers import Server, write_notebook
 
 pytestmark = pytest.mark.browser
 
@@ -32,18 +28,6 @@ def step_fn():
     return loss"""
 PAUSED = "hunt = %nanhunt model step_fn --paused --steps {steps}"
 LONG = 10_000_000
-
-
-@pytest.fixture(scope="module")
-def lab(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """JupyterLab from the built wheel, with the widgets that the panel is made of."""
-    home = tmp_path_factory.mktemp("live")
-    widgets = Path(sysconfig.get_path("data")) / "share/jupyter/labextensions/@jupyter-widgets"
-    extensions = tmp_path_factory.mktemp("extensions")
-    (extensions / "@jupyter-widgets").symlink_to(widgets)
-    options = [f"--LabApp.extra_labextensions_path={extensions}"]
-    with serve(home, python=installed, options=options, JUPYTERLAB_DIR=get_app_dir()) as server:
-        yield server
 
 
 class Controls:
@@ -84,10 +68,10 @@ class Controls:
         item.click()
 
 
-def started(lab: Server, page: Page, steps: int = 5) -> Controls:
-    """Opens the notebook live.ipynb, runs it, and waits for the live hunt in the sidebar."""
-    write_notebook(lab.home / "live.ipynb", [PROGRAM, PAUSED.format(steps=steps)])
-    open_page(lab, page, "live.ipynb")
+def started(lab: Server, page: Page, name: str, steps: int = 5) -> Controls:
+    """Opens a new notebook, runs it, and waits for the live hunt in the sidebar."""
+    write_notebook(lab.home / f"{name}.ipynb", [PROGRAM, PAUSED.format(steps=steps)])
+    open_page(lab, page, f"{name}.ipynb")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
     run_all_cells(page, page.locator(".nanhunt-panel"))
     controls = Controls(page)
@@ -98,7 +82,7 @@ def started(lab: Server, page: Page, steps: int = 5) -> Controls:
 
 @pytest.mark.slow
 def test_every_shortcut_steps_a_live_hunt(lab: Server, page: Page, errors: None) -> None:
-    controls = started(lab, page)
+    controls = started(lab, page, "keys")
     for key, told in (
         ("Alt+Shift+F10", "start of step 1"),  # step
         ("Alt+F11", "Paused in step 1, before the model (Sequential)"),  # into
@@ -122,7 +106,7 @@ def test_every_shortcut_steps_a_live_hunt(lab: Server, page: Page, errors: None)
 def test_every_command_of_the_palette_steps_a_live_hunt(
     lab: Server, page: Page, errors: None
 ) -> None:
-    controls = started(lab, page)
+    controls = started(lab, page, "palette")
     for label, command, told in (
         ("Step", "step", "start of step 1"),
         ("Step Into Module", "into", "Paused in step 1, before the model (Sequential)"),
@@ -147,7 +131,7 @@ def test_every_command_of_the_palette_steps_a_live_hunt(
 def test_a_running_hunt_is_paused_by_key_palette_and_button(
     lab: Server, page: Page, errors: None
 ) -> None:
-    controls = started(lab, page, LONG)
+    controls = started(lab, page, "pause", LONG)
     for pause in (
         lambda: page.keyboard.press("Alt+F6"),
         lambda: controls.chosen_in_palette("Pause", "pause"),
@@ -164,7 +148,7 @@ def test_a_running_hunt_is_paused_by_key_palette_and_button(
 def test_the_sidebars_buttons_keep_the_focus_and_follow_the_panel(
     lab: Server, page: Page, errors: None
 ) -> None:
-    controls = started(lab, page)
+    controls = started(lab, page, "buttons")
     controls.button("Into").focus()
     page.keyboard.press("Enter")
     controls.says("before the model (Sequential)")
@@ -184,14 +168,14 @@ def test_the_sidebar_follows_notebook_switches_and_a_kernel_restart(
     lab: Server, page: Page, errors: None
 ) -> None:
     write_notebook(lab.home / "other.ipynb", ["1 + 1"])
-    controls = started(lab, page)
+    controls = started(lab, page, "switched")
     files = page.get_by_role("region", name="File Browser Section").or_(
         page.locator("#filebrowser")
     )
     files.first.get_by_text("other.ipynb").dblclick()
     expect(controls.sidebar.locator("h2")).to_have_text("other.ipynb")
     expect(controls.box).to_be_hidden()
-    page.get_by_role("tab", name="live.ipynb").click()
+    page.get_by_role("tab", name="switched.ipynb").click()
     controls.says("start of step 0")
     page.keyboard.press("Alt+Shift+F10")
     controls.says("start of step 1")
@@ -224,17 +208,17 @@ def test_a_second_notebook_on_the_kernel_controls_the_hunt_also_alone(
     lab: Server, page: Page, errors: None
 ) -> None:
     write_notebook(lab.home / "second.ipynb", ["1 + 1"])
-    controls = started(lab, page)
-    assert page.evaluate(SHARE, ["second.ipynb", "live.ipynb"]) == 201
+    controls = started(lab, page, "first")
+    assert page.evaluate(SHARE, ["second.ipynb", "first.ipynb"]) == 201
     page.get_by_role("listitem").filter(has_text="second.ipynb").dblclick()
     expect(controls.sidebar.locator("h2")).to_have_text("second.ipynb")
     controls.says("start of step 0")
     page.keyboard.press("Alt+Shift+F10")
     controls.says("start of step 1")
-    page.get_by_role("tab", name="live.ipynb").click()
+    page.get_by_role("tab", name="first.ipynb").click()
     controls.button("Into").click()
     controls.says("Paused in step 1, before the model")
-    page.get_by_role("tab", name="live.ipynb").locator(".jp-icon-hover").click()
+    page.get_by_role("tab", name="first.ipynb").locator(".jp-icon-hover").click()
     page.locator(".jp-Dialog").get_by_role("button", name="Discard").click()
     expect(controls.sidebar.locator("h2")).to_have_text("second.ipynb")
     controls.says("Paused in step 1, before the model")
@@ -248,7 +232,7 @@ def test_a_second_notebook_on_the_kernel_controls_the_hunt_also_alone(
 def test_a_reloaded_page_and_a_second_tab_find_the_live_hunt(
     lab: Server, page: Page, errors: None
 ) -> None:
-    controls = started(lab, page)
+    controls = started(lab, page, "tabs")
     controls.button("Step").click()
     controls.says("start of step 1")
     page.keyboard.press("Control+s")
@@ -257,7 +241,7 @@ def test_a_reloaded_page_and_a_second_tab_find_the_live_hunt(
     expect(controls.status).to_contain_text("start of step 1", timeout=60_000)
     assert page.context.browser is not None
     second = page.context.browser.new_context().new_page()
-    second.goto(f"{lab.address}/lab/workspaces/second/tree/live.ipynb")
+    second.goto(f"{lab.address}/lab/workspaces/second/tree/tabs.ipynb")
     other = Controls(second)
     expect(other.status).to_contain_text("start of step 1", timeout=60_000)
     second.locator(".jp-Notebook .jp-Cell").first.click()
@@ -271,7 +255,7 @@ def test_a_reloaded_page_and_a_second_tab_find_the_live_hunt(
 
 
 def test_the_controls_in_both_themes(lab: Server, page: Page, errors: None) -> None:
-    controls = started(lab, page)
+    controls = started(lab, page, "themes")
     controls.button("Into").click()
     controls.says("before the model (Sequential)")
     for theme in ("light", "dark"):

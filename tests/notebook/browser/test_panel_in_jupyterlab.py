@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.notebook.browsing import (
+from tests.notebook.browser.browsing import (
     change_theme,
     open_anew,
     open_page,
     run_all_cells,
     shot,
 )
-from tests.notebook.servers import ROOT, Server, serve, write_notebook
+from tests.notebook.servers import Server, write_notebook
 
 pytestmark = pytest.mark.browser
 
@@ -63,14 +62,6 @@ def step_fn():
     optimizer.step()
     return loss"""
 PAUSED = "hunt = %nanhunt model step_fn --paused --steps 20"
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A JupyterLab."""
-    home = tmp_path_factory.mktemp("lab")
-    with serve(home, PYTHONPATH=str(ROOT)) as server:
-        yield server
 
 
 class Panel:

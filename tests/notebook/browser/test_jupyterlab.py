@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page
 
-from tests.notebook.browsing import change_theme, open_page, run_all_cells, shot
+from tests.notebook.browser.browsing import change_theme, open_page, run_all_cells, shot
 from tests.notebook.servers import ROOT, Server, serve, write_notebook
 
 CELLS = [
@@ -31,7 +31,7 @@ CELLS = [
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def plain_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A JupyterLab with a notebook, and without our own extension."""
     home = tmp_path_factory.mktemp("lab")
     write_notebook(home / "magics.ipynb", CELLS)
@@ -42,9 +42,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.mark.browser
 def test_both_magics_show_their_report_under_the_cell_in_both_themes(
-    lab: Server, page: Page, errors: None
+    plain_lab: Server, page: Page, errors: None
 ) -> None:
-    open_page(lab, page, "magics.ipynb")
+    open_page(plain_lab, page, "magics.ipynb")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=90_000)
     reports = page.locator(".jp-OutputArea-output section.nanhunt")
     run_all_cells(page, reports.nth(1))

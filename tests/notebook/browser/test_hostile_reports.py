@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from nanhunt.records.report import Frame, Source
 from tests.notebook import stories
-from tests.notebook.browsing import open_anew, open_page, report_on, unfold
+from tests.notebook.browser.browsing import open_anew, open_page, report_on, unfold
 from tests.notebook.servers import Server
 
 pytestmark = pytest.mark.browser

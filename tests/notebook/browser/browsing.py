@@ -20,7 +20,7 @@ COMMAND = (
 
 def open_page(server: Server, page: Page, path: str, theme: str = "light") -> None:
     """Opens a file in JupyterLab, in which nothing was open, or no file if `path` is empty."""
-    if not page.evaluate(SHARED):  # see conftest.py
+    if not (page.url.startswith(server.address) and page.evaluate(SHARED)):
         page.goto(f"{server.address}/lab?reset")
         page.wait_for_function("window.jupyterapp", timeout=60_000)
         page.evaluate("async () => void (await window.jupyterapp.restored)")
@@ -49,8 +49,8 @@ def wait_for_theme(page: Page, theme: str) -> None:
 
 
 def report_on(page: Page) -> Locator:
-    """The report on the page."""
-    report = page.locator(".nanhunt-Report").first
+    """The report that is in front."""
+    report = page.locator(".nanhunt-Report").filter(visible=True).first
     report.wait_for(timeout=30_000)
     return report
 
