@@ -23,6 +23,7 @@ from tests.notebook.servers import Server, write_notebook
 pytestmark = pytest.mark.browser
 
 VERDICT = "Inf is born in step 40: aten.log.default in decoder.head (forward), cell [2], line 3"
+STORY = "story.ipynb"  # one name, so that one kernel does for all
 TRAIN = "import torch\n\ndef loss_of(model, x):\n    return model(x).sqrt().mean()\n"
 
 
@@ -33,8 +34,8 @@ TRAIN = "import torch\n\ndef loss_of(model, x):\n    return model(x).sqrt().mean
 def test_a_report_in_a_saved_notebook_is_shown(
     lab: Server, page: Page, errors: None, theme: str
 ) -> None:
-    stories.write(lab.home / f"{theme}.ipynb", stories.report())
-    open_page(lab, page, f"{theme}.ipynb", theme)
+    stories.write(lab.home / STORY, stories.report())
+    open_page(lab, page, STORY, theme)
     report = report_on(page)
     expect(report.locator("strong").first).to_have_text(VERDICT)
     for name in ("Evidence", "Remedies", "Last modules", "How the program", "Environment"):
@@ -92,8 +93,8 @@ def test_modules_are_searched_filtered_and_walked_by_keyboard(
 def test_keys_in_the_module_list_are_not_the_notebooks(
     lab: Server, page: Page, errors: None
 ) -> None:
-    stories.write(lab.home / "grid.ipynb", stories.report())
-    open_page(lab, page, "grid.ipynb")
+    stories.write(lab.home / STORY, stories.report())
+    open_page(lab, page, STORY)
     grid = unfold(report_on(page), "Last modules").get_by_role("treegrid", name="Modules")
     grid.focus()
     for key in ("Home", "ArrowDown", "d", "d", "a", "Enter"):
@@ -126,8 +127,8 @@ def at_line(page: Page, line: int) -> Locator:
 
 
 def test_the_link_goes_to_the_cell_and_the_line(lab: Server, page: Page, errors: None) -> None:
-    stories.write(lab.home / "link.ipynb", stories.report())
-    open_page(lab, page, "link.ipynb")
+    stories.write(lab.home / STORY, stories.report())
+    open_page(lab, page, STORY)
     report_on(page).locator(".nanhunt-Report-culprit button").click()
     active = page.locator(".jp-Cell.jp-mod-active")
     expect(active).to_contain_text("def step_fn")
@@ -137,8 +138,8 @@ def test_the_link_goes_to_the_cell_and_the_line(lab: Server, page: Page, errors:
 def test_links_lead_through_a_long_notebook_and_back(lab: Server, page: Page, errors: None) -> None:
     fillers = [f"x{n} = {n}\n\n\n\nprint(x{n})" for n in range(150)]
     cells = ("import torch", stories.STEP, *fillers, "%nanhunt model step_fn")
-    stories.write(lab.home / "long.ipynb", stories.report(), *cells)
-    open_page(lab, page, "long.ipynb")
+    stories.write(lab.home / STORY, stories.report(), *cells)
+    open_page(lab, page, STORY)
     page.get_by_text("1 finding").click()
     page.get_by_role("button", name="hunt in cell [153]").click()
     report = report_on(page)
@@ -179,8 +180,8 @@ def test_a_line_that_is_nowhere_is_said_to_be_nowhere(
 def test_the_culprit_line_is_marked_until_its_cell_is_edited_and_again_after_a_reload(
     lab: Server, page: Page, errors: None
 ) -> None:
-    stories.write(lab.home / "mark.ipynb", stories.report())
-    open_page(lab, page, "mark.ipynb")
+    stories.write(lab.home / STORY, stories.report())
+    open_page(lab, page, STORY)
     mark = page.locator(".jp-Cell .nanhunt-mark")
     expect(mark).to_have_count(1)
     expect(mark).to_contain_text("loss = (model(x) * 0).log().mean()")
@@ -193,7 +194,7 @@ def test_the_culprit_line_is_marked_until_its_cell_is_edited_and_again_after_a_r
     expect(mark).to_have_count(0)
     page.wait_for_timeout(600)  # longer than the pause after which outputs are read again
     expect(mark).to_have_count(0)
-    open_anew(lab, page, "mark.ipynb")
+    open_anew(lab, page, STORY)
     expect(mark).to_have_count(1)
 
 
@@ -202,8 +203,8 @@ def test_a_line_that_no_longer_reads_like_that_is_not_marked(
 ) -> None:
     mended = stories.STEP.replace("* 0).log()", "* 1).exp()")
     cells = ("import torch", mended, "%nanhunt model step_fn")
-    stories.write(lab.home / "mended.ipynb", stories.report(), *cells)
-    open_page(lab, page, "mended.ipynb")
+    stories.write(lab.home / STORY, stories.report(), *cells)
+    open_page(lab, page, STORY)
     report_on(page)
     page.wait_for_timeout(600)
     expect(page.locator(".nanhunt-mark")).to_have_count(0)
@@ -224,7 +225,7 @@ def test_the_sidebar_lists_findings_and_facts_newest_first(
             Fact("updates", "info", "1 optimizer update in one call of step_fn"),
         ),
     )
-    path = lab.home / f"sidebar-{theme}.ipynb"
+    path = lab.home / STORY
     preflight = "%nanhunt model step_fn --preflight"
     stories.write(path, stories.report(stories.culprit(), warning))
     stories.append(path, preflight, facts)
@@ -287,8 +288,8 @@ def test_an_open_sidebar_is_open_after_a_reload(lab: Server, page: Page, errors:
 def test_keys_go_from_finding_to_finding(lab: Server, page: Page, errors: None) -> None:
     backward = Source("/tmp/ipykernel_7/1.py", 4, "loss.backward()", "step_fn", cell=2)
     both = stories.report(stories.culprit(), stories.culprit(source=backward, severity="warning"))
-    stories.write(lab.home / "keys.ipynb", both)
-    open_page(lab, page, "keys.ipynb")
+    stories.write(lab.home / STORY, both)
+    open_page(lab, page, STORY)
     report_on(page)
     expect(page.locator(".nanhunt-mark")).to_have_count(2)
     for key, line in (("Alt+F8", 3), ("Alt+F8", 4), ("Alt+F8", 3), ("Alt+Shift+F8", 4)):
@@ -299,8 +300,8 @@ def test_keys_go_from_finding_to_finding(lab: Server, page: Page, errors: None) 
 def test_the_commands_stand_in_the_palette_and_in_the_view_menu(
     lab: Server, page: Page, errors: None
 ) -> None:
-    stories.write(lab.home / "menu.ipynb", stories.report())
-    open_page(lab, page, "menu.ipynb")
+    stories.write(lab.home / STORY, stories.report())
+    open_page(lab, page, STORY)
     report_on(page)
     page.wait_for_selector('[data-status="idle"]')  # a kernel that starts closes menus
     page.get_by_role("menuitem", name="View", exact=True).click()
