@@ -21,7 +21,7 @@ from nanhunt.core.program.source_lines import Stack
 from nanhunt.core.program.target import Target, parameters_of
 from nanhunt.core.tensors.stats import as_integers, is_lazy
 from nanhunt.core.watch.step_facts import StepFacts
-from nanhunt.torch_private import last_rates, loss_scale, stored_values, version
+from nanhunt.torch_private import last_rates, local_part, loss_scale, stored_values, version
 
 _SAMPLED = 4  # gradients per optimizer that are followed from update to backward
 _KEPT = 512
@@ -215,7 +215,7 @@ class LearningLog:
             grad = parameter.grad
             if grad is None:
                 continue
-            values = stored_values(grad) if grad.is_sparse else grad
+            values = stored_values(grad) if grad.is_sparse else local_part(grad)
             if not values.numel():
                 continue
             size = values.abs().max().to(torch.float32)
@@ -280,13 +280,14 @@ class LearningLog:
 @torch.no_grad()
 def checksum(tensor: Tensor) -> Tensor:
     """The sum of a tensor's bits as integers, not yet read; different bits rarely agree."""
+    tensor = local_part(tensor)
     if is_lazy(tensor) or tensor.is_meta or tensor.layout != torch.strided:
         return torch.zeros((), dtype=torch.int64)
     return as_integers(tensor.detach().contiguous()).sum(dtype=torch.int64)
 
 
 def _numbers(tensors: Iterable[Tensor]) -> list[float]:
-    listed = list(tensors)
+    listed = [local_part(tensor) for tensor in tensors]
     if not listed:
         return []
     home = listed[0].device

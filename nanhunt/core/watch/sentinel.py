@@ -226,7 +226,8 @@ class Sentinel:
         if not any(known is optimizer for known in self._optimizers):
             self._optimizers.append(optimizer)
         if self._snapshot is not None:
-            self._snapshot.before_optimizer(optimizer)
+            snapshot = self._snapshot
+            self.quietly(lambda: snapshot.before_optimizer(optimizer))
         self.facts.stepped.append(optimizer)
         self.facts.plain_step_with_scaler |= self.facts.scaled and not self._in_scaler_step
         undoable = self._snapshot is not None and not self._snapshot.missing
