@@ -9,6 +9,7 @@ from __future__ import annotations
 import dis
 import functools
 import gc
+import sys
 import types
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -45,6 +46,30 @@ class Slot:
     def __init__(self, get: Callable[[], Any], put: Callable[[Any], None]) -> None:
         self.get = get
         self.put = put
+
+    def exchange(self, value: Any, other: Any) -> None:
+        """Puts `other` in the place of `value`, if that stands there."""
+        if self.get() is value:
+            self.put(other)
+
+
+class ItemSlot(Slot):
+    """A place in a list or deque, whose items may be moved while a step runs."""
+
+    def __init__(self, items: Any, index: int) -> None:
+        self._items = items
+
+        def put(value: Any) -> None:
+            items[index] = value
+
+        super().__init__(lambda: items[index] if index < len(items) else None, put)
+
+    def exchange(self, value: Any, other: Any) -> None:
+        """Puts `other` in the place of `value`, wherever that stands now."""
+        for index, item in enumerate(self._items):
+            if item is value:
+                self._items[index] = other
+                return
 
 
 class Surroundings:
@@ -121,7 +146,11 @@ class Surroundings:
             self.containers.append(value)
             for key in list(value)[:_MAX_ITEMS]:
                 self._queue.append((value[key], _item_slot(value, key)))
-        elif isinstance(value, list | set | deque):
+        elif isinstance(value, list | deque):
+            self.containers.append(value)
+            items = list(value)[:_MAX_ITEMS]
+            self._queue.extend((item, ItemSlot(value, i)) for i, item in enumerate(items))
+        elif isinstance(value, set):
             self.containers.append(value)
             self._push_all(list(value)[:_MAX_ITEMS])
         elif isinstance(value, tuple):
@@ -188,11 +217,15 @@ def _item_slot(space: Any, key: Any) -> Slot:
 def _is_users_object(value: Any) -> bool:
     if not isinstance(getattr(value, "__dict__", None), dict) or isinstance(value, type):
         return False
-    methods = (m for m in vars(type(value)).values() if isinstance(m, types.FunctionType))
-    method = next(methods, None)
-    if method is None:
-        return type(value) is types.SimpleNamespace
-    return is_user_code(method.__code__.co_filename) or type(value).__module__ == "__main__"
+    kind = type(value)
+    if kind is types.SimpleNamespace or kind.__module__ == "__main__":
+        return True
+    methods = (m for m in vars(kind).values() if isinstance(m, types.FunctionType))
+    files = [m.__code__.co_filename for m in methods]
+    # What a dataclass or a named class has generated was compiled from a string; and a bag of
+    # settings has no methods at all.
+    home = getattr(sys.modules.get(kind.__module__), "__file__", None) or "<frozen>"
+    return is_user_code(files[0] if files else home) or is_user_code(home)
 
 
 def optimizers_in_memory() -> list[Optimizer]:
@@ -202,8 +235,12 @@ def optimizers_in_memory() -> list[Optimizer]:
 
 
 def stands_for(live: Any, kept: Any) -> bool:
-    """Whether a place still holds what it held, or a taped iterator around it."""
-    return live is kept or (isinstance(live, TapedIterator) and live.inner is kept)
+    """Whether a place still holds what it held, a taped iterator around it or the one in it."""
+    return live is kept or _inside_tape(live) is _inside_tape(kept)
+
+
+def _inside_tape(value: Any) -> Any:
+    return value.inner if isinstance(value, TapedIterator) else value
 
 
 class ContainerState:
@@ -221,12 +258,10 @@ class ContainerState:
             if copy is None:
                 if isinstance(thing, list):
                     del thing[length:]
-            elif isinstance(thing, list):
+            elif isinstance(thing, list | deque):
                 if not (len(thing) == length and all(map(stands_for, thing, copy))):
-                    thing[:] = copy
-            elif isinstance(thing, deque):
-                thing.clear()
-                thing.extend(copy)
+                    thing.clear()
+                    thing.extend(copy)
             else:
                 _refill(thing, copy)
 
