@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch.distributed.tensor import DTensor, distribute_module
 from torch.distributed.tensor import init_device_mesh as device_mesh
 
 import nanhunt
+from nanhunt.core.program.target import innermost
 from nanhunt.core.snapshot.copies import Copies
 from nanhunt.core.tensors.storage import memory_of
 
@@ -163,3 +165,51 @@ def test_a_bad_distributed_parameter_is_seen_and_put_back() -> None:
 @pytest.mark.usefixtures("one_process")
 def test_a_healthy_model_of_distributed_tensors_is_healthy() -> None:
     assert nanhunt.hunt(*distributed(bad_at=-1), steps=8, progress=False).findings == ()
+
+
+class Lookahead(torch.optim.Optimizer):
+    """Shares the groups of the optimizer in it, and keeps slow copies of its own."""
+
+    def __init__(self, inner: torch.optim.Optimizer) -> None:
+        super().__init__([p for group in inner.param_groups for p in group["params"]], {})
+        self.inner, self.param_groups = inner, inner.param_groups
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter]["slow"] = parameter.detach().clone()
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.inner.step()
+        for parameter, state in self.state.items():
+            state["slow"].lerp_(parameter, 0.5)
+            parameter.copy_(state["slow"])
+
+
+def looking_ahead(bad_at: int) -> tuple[nn.Module, Lookahead, Step]:
+    torch.manual_seed(0)
+    model = nn.Linear(4, 1)
+    optimizer = Lookahead(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
+    x, count = torch.randn(8, 4), itertools.count()
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        y = model(x)
+        loss = ((y * 0).log() if next(count) == bad_at else y).mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return model, optimizer, step
+
+
+def test_an_optimizer_around_another_is_put_back_with_a_state_of_its_own() -> None:
+    _, expected, bare = looking_ahead(bad_at=-1)
+    for _ in range(3):
+        bare()
+    model, optimizer, step = looking_ahead(bad_at=3)
+    assert innermost(optimizer) is optimizer
+    finding = nanhunt.hunt(model, step, steps=8, progress=False, trials=False).finding
+    assert finding is not None
+    assert (finding.step, finding.cause) == (3, "log_of_zero")
+    pairs = zip(optimizer.state.values(), expected.state.values(), strict=True)
+    assert all(torch.equal(found["slow"], bits["slow"]) for found, bits in pairs)

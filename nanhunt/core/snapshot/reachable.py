@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from nanhunt.core.program.source_lines import is_user_code
+from nanhunt.core.program.target import innermost
 from nanhunt.core.snapshot.tape import TapedIterator
 
 _MAX_OBJECTS = 5000
@@ -113,13 +114,17 @@ class Surroundings:
         if isinstance(value, GradScaler) and not value.is_enabled():
             return  # it does nothing and has no state
         kinds: tuple[tuple[type[Any], list[Any]], ...] = (
-            (Optimizer, self.optimizers),
             (GradScaler, self.scalers),
             (LRScheduler, self.schedulers),
             (nn.Module, self.modules),
             (Tensor, self.tensors),
             (torch.Generator, self.generators),
         )
+        if isinstance(value, Optimizer):
+            inner = innermost(value)
+            if not any(known is inner for known in self.optimizers):
+                self.optimizers.append(inner)
+            return
         for kind, found in kinds:
             if isinstance(value, kind):
                 found.append(value)
@@ -231,7 +236,8 @@ def _is_users_object(value: Any) -> bool:
 def optimizers_in_memory() -> list[Optimizer]:
     """Every optimizer that Python's garbage collector knows."""
     # `type(...)` instead of isinstance: proxies in memory may act on `__class__`.
-    return [thing for thing in gc.get_objects() if issubclass(type(thing), Optimizer)]
+    found = (thing for thing in gc.get_objects() if issubclass(type(thing), Optimizer))
+    return list({id(inner): inner for inner in map(innermost, found)}.values())
 
 
 def stands_for(live: Any, kept: Any) -> bool:

@@ -26,7 +26,7 @@ from torch.optim.optimizer import (
 from nanhunt.core.attached.patches import is_elsewhere, patch
 from nanhunt.core.attached.uninterrupted import uninterrupted
 from nanhunt.core.observe.observer import Activity, Observer
-from nanhunt.core.program.target import Target
+from nanhunt.core.program.target import Target, innermost
 from nanhunt.core.snapshot.snapshot import Snapshot
 from nanhunt.core.tensors.stats import (
     count_bad,
@@ -195,11 +195,12 @@ class Sentinel:
                 del facts.stepped[updates:]
             if len(facts.stepped) == updates:
                 self._know_scaler(scaler)
-                self.facts.skipped.append((scaler, optimizer))
+                inner = innermost(optimizer)
+                self.facts.skipped.append((scaler, inner))
                 if self._count_skipped:
-                    self._check_gradients(optimizer)
+                    self._check_gradients(inner)
                 if self.after_skip is not None:
-                    self.after_skip(optimizer)
+                    self.after_skip(inner)
             return result
 
         return step
@@ -221,7 +222,7 @@ class Sentinel:
     # -- updates ----------------------------------------------------------------------------
 
     def _before_update(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
-        if is_elsewhere(self._thread):
+        if is_elsewhere(self._thread) or innermost(optimizer) is not optimizer:
             return
         if not any(known is optimizer for known in self._optimizers):
             self._optimizers.append(optimizer)
@@ -239,7 +240,7 @@ class Sentinel:
         self.activity.optimizer += 1
 
     def _after_update(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
-        if is_elsewhere(self._thread):
+        if is_elsewhere(self._thread) or innermost(optimizer) is not optimizer:
             return
         self.activity.optimizer -= 1
         number = self._number(optimizer)
