@@ -254,8 +254,12 @@ class Sentinel:
             self.quietly(lambda: after_update(optimizer))
 
     def quietly(self, function: Callable[[], _T]) -> _T:
-        """Calls something that is no part of the step, unobserved."""
+        """Calls something of nanhunt's, which is no part of the step, unobserved."""
         return self._observer.quietly(function) if self._observer is not None else function()
+
+    def ignoring(self, function: Callable[[], _T]) -> _T:
+        """Calls something that is no part of the step and may be the user's, unobserved."""
+        return self._observer.ignoring(function) if self._observer is not None else function()
 
     def _number(self, optimizer: Optimizer) -> int:
         return next(i for i, known in enumerate(self._optimizers) if known is optimizer)
