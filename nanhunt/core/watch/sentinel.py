@@ -132,7 +132,7 @@ class Sentinel:
             inner = self.activity.in_backward()
             self.facts.backwards += not inner
             if self.before_backward is not None and not inner:
-                self.quietly(self.before_backward)
+                self.ignoring(self.before_backward)
             if not self.facts.scaled and not inner:
                 for tensor in plain_tensors(tensors):
                     self._see_loss(tensor)
@@ -251,14 +251,14 @@ class Sentinel:
         self._check("state", f"state {number}", state)
         if self.after_update is not None:
             after_update = self.after_update
-            self.quietly(lambda: after_update(optimizer))
+            self.ignoring(lambda: after_update(optimizer))
 
     def quietly(self, function: Callable[[], _T]) -> _T:
         """Calls something of nanhunt's, which is no part of the step, unobserved."""
         return self._observer.quietly(function) if self._observer is not None else function()
 
     def ignoring(self, function: Callable[[], _T]) -> _T:
-        """Calls something that is no part of the step and may be the user's, unobserved."""
+        """Calls something unobserved that is no part of the step, but may end the observation."""
         return self._observer.ignoring(function) if self._observer is not None else function()
 
     def _number(self, optimizer: Optimizer) -> int:
