@@ -343,7 +343,7 @@ class Hunt(HuntEngine):
             self._target,
             self._course.number,
             activity,
-            self._sentinel.quietly,
+            self._sentinel.ignoring,
             self.gauges if self.statistics else None,
             self.stepper.at if stops else None,
         )

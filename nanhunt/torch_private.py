@@ -104,6 +104,17 @@ is_transformed: Callable[[Tensor], bool] = torch._C._functorch.is_functorch_wrap
 # Whether a tensor is a subclass that holds other tensors, as DTensor does. Since 2.1.
 is_wrapper: Callable[[Any], bool] = _python_dispatch.is_traceable_wrapper_subclass
 
+
+def local_part(tensor: Tensor) -> Tensor:
+    """A distributed tensor's part on this process, as a plain tensor; any other tensor itself.
+
+    Since 2.1. Without it distributed tensors cannot be looked at or put back: few operations are
+    made for them, and those wait for other processes.
+    """
+    local = getattr(tensor, "_local_tensor", None) if is_wrapper(tensor) else None
+    return local if isinstance(local, Tensor) else tensor
+
+
 # The signature of an operator (`torch.ops.aten.add.Tensor`): names and kinds of its arguments.
 # Since 2.0. Without it a finding says which argument was bad by its position alone.
 schema: Callable[[Any], Any] = operator.attrgetter("_schema")

@@ -61,7 +61,6 @@ def tiny_operand(model: nn.Module, number: int) -> Tensor:
     return distance.sqrt().mean() * 1e6
 
 
-@pytest.mark.xfail(strict=True, reason="the constant is 1e-6, whatever the operand's values are")
 def test_a_clamp_leaves_the_operands_good_values_alone() -> None:
     losses: list[float] = []
 
@@ -161,11 +160,11 @@ def test_the_same_flaw_on_two_lines_is_cured(loss_of: Callable[[nn.Module, int],
     assert cures(training(loss_of, outputs=2))
 
 
-@pytest.mark.xfail(strict=True, reason="a remedy touches one place")
 def test_two_poisoned_batch_norms_are_cured_together() -> None:
     torch.manual_seed(0)
     first, second = nn.BatchNorm1d(4), nn.BatchNorm1d(4)
-    model = nn.Sequential(nn.Linear(4, 4), first, nn.ReLU(), nn.Linear(4, 4), second)
+    healthy = nn.BatchNorm1d(4)
+    model = nn.Sequential(nn.Linear(4, 4), first, nn.ReLU(), nn.Linear(4, 4), second, healthy)
     assert first.running_mean is not None
     assert second.running_var is not None
     first.running_mean[0], second.running_var[1] = float("inf"), float("nan")
@@ -183,6 +182,7 @@ def test_two_poisoned_batch_norms_are_cured_together() -> None:
     assert "reset_running_stats" in cure.snippet
     assert 'submodule("1")' in cure.snippet
     assert 'submodule("4")' in cure.snippet
+    assert 'submodule("5")' not in cure.snippet
 
 
 # -- time ------------------------------------------------------------------------------------------

@@ -190,7 +190,6 @@ def test_expanded_tensors_are_watched(where: str) -> None:
     assert hunted(*expanded(where, bad_at=-1), steps=4).findings == ()
 
 
-@pytest.mark.xfail(strict=True, reason="written back through overlapping elements")
 @pytest.mark.parametrize("where", ["buffer", "variable"])
 def test_a_step_with_expanded_tensors_is_undone_and_explained(where: str) -> None:
     finding = hunted(*expanded(where, bad_at=2)).finding
@@ -198,7 +197,6 @@ def test_a_step_with_expanded_tensors_is_undone_and_explained(where: str) -> Non
     assert (finding.step, finding.cause) == (2, "log_of_zero")
 
 
-@pytest.mark.xfail(strict=True, reason="written back through overlapping elements")
 @pytest.mark.parametrize("where", ["buffer", "variable"])
 def test_a_preflight_puts_expanded_tensors_back(where: str) -> None:
     assert nanhunt.preflight(*expanded(where, bad_at=-1)).warnings == ()
@@ -212,7 +210,6 @@ def one_process() -> Iterator[None]:
     dist.destroy_process_group()
 
 
-@pytest.mark.xfail(strict=True, reason="no strategy for the foreach copy of distributed tensors")
 @pytest.mark.usefixtures("one_process")
 def test_a_model_of_distributed_tensors_is_hunted() -> None:
     torch.manual_seed(0)

@@ -134,6 +134,35 @@ def test_a_parameter_used_without_gradients_is_named_with_its_line() -> None:
     assert line(fact) == "hidden = net[0](x)"
 
 
+def test_a_functional_model_used_without_gradients_is_named_with_its_line() -> None:
+    net, x = nn.ParameterList([torch.randn(4, 4), torch.randn(4, 4)]), inputs()
+
+    def loss(_: int) -> Tensor:
+        with torch.no_grad():
+            hidden = nn.functional.linear(x, net[0])
+        return nn.functional.linear(hidden, net[1]).sum()
+
+    fact = the(facts_of(net, loss), "parameters_no_grad")
+    assert fact.names == ("0",)
+    assert line(fact) == "hidden = nn.functional.linear(x, net[0])"
+
+
+def test_averages_of_parameters_are_no_use_of_them() -> None:
+    net = nn.ModuleDict({"used": linear(), "unused": linear()})
+    copies = {name: p.detach().clone() for name, p in net.named_parameters()}
+
+    def loss(_: int) -> Tensor:
+        with torch.no_grad():
+            for name, parameter in net.named_parameters():
+                copies[name].lerp_(parameter, 0.1)
+                (parameter - copies[name]).norm().item()
+        return net["used"](inputs()).sum()
+
+    facts = facts_of(net, loss)
+    assert the(facts, "parameters_unused").names == ("unused.weight", "unused.bias")
+    assert not any(fact.kind == "parameters_no_grad" for fact in facts.facts)
+
+
 def test_a_detour_through_numpy_or_data_is_a_cut() -> None:
     for cut in (lambda h: torch.tensor(h.detach().numpy()), lambda h: h.data):
         net = nn.Sequential(linear(), linear())

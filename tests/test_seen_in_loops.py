@@ -108,6 +108,8 @@ LOOPS: list[tuple[Loop, Callable[[], nn.Module]]] = [
     (expanded, Expanded),
     (written, Written),
 ]
+# See the same promises about hunts of a step.
+NOT_YET = (hiding, hiding_under_a_scaler, leaving_out)
 
 
 def made(make: Callable[[], nn.Module]) -> tuple[nn.Module, SGD]:
@@ -116,8 +118,13 @@ def made(make: Callable[[], nn.Module]) -> tuple[nn.Module, SGD]:
     return model, SGD(model.parameters(), lr=1e-3)
 
 
-@pytest.mark.xfail(strict=True, reason="see the same promises about hunts of a step")
-@pytest.mark.parametrize(("loop", "make"), LOOPS)
+@pytest.mark.parametrize(
+    ("loop", "make"),
+    [
+        pytest.param(*pair, marks=[pytest.mark.xfail(strict=True)] * (pair[0] in NOT_YET))
+        for pair in LOOPS
+    ],
+)
 def test_a_hunt_of_a_loop_finds_the_step_and_undoes_it(
     loop: Loop, make: Callable[[], nn.Module]
 ) -> None:
@@ -132,7 +139,6 @@ def test_a_hunt_of_a_loop_finds_the_step_and_undoes_it(
     assert all(bool(p.isfinite().all()) for p in model.parameters())
 
 
-@pytest.mark.xfail(strict=True, reason="see the same promises about hunts of a step")
 @pytest.mark.parametrize(("loop", "make"), LOOPS[-2:])
 def test_a_guard_skips_the_step_and_nothing_else(loop: Loop, make: Callable[[], nn.Module]) -> None:
     model, optimizer = made(make)

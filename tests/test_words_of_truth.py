@@ -200,14 +200,12 @@ def test_a_preflight_of_bad_parameters_is_not_green() -> None:
     assert "✓" not in str(told).splitlines()[0]
 
 
-@pytest.mark.xfail(strict=True, reason="any use without gradients counts as the reason")
 def test_a_line_that_only_logs_is_not_why_parameters_have_no_gradient() -> None:
     facts = {fact.kind: fact for fact in preflight_of(log=True).facts}
     assert "parameters_no_grad" not in facts
     assert facts["parameters_unused"].names == ("unused.weight", "unused.bias")
 
 
-@pytest.mark.xfail(strict=True, reason="the wrapper and what it wraps are two optimizers")
 def test_a_wrapped_optimizer_counts_once() -> None:
     torch.manual_seed(0)
     layer, x = nn.Linear(4, 1), torch.randn(8, 4)

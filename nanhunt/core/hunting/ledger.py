@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch.amp import GradScaler
+from torch.optim import Optimizer
 
 from nanhunt.core.locate.finding import birth_finding, swallowed_findings
 from nanhunt.core.observe.observer import Observer
-from nanhunt.core.program.target import Target
+from nanhunt.core.program.target import Target, innermost
 from nanhunt.core.tensors.stats import is_bad
 from nanhunt.errors import UsageError
 from nanhunt.records.report import Finding, Report
@@ -117,7 +118,7 @@ def listed(given: Any, kind: type[Any], name: str) -> list[Any]:
             raise UsageError(
                 f"{name} is of type {type(item).__name__}, not a {kind.__module__}.{kind.__name__}"
             )
-    return items
+    return [innermost(item) if isinstance(item, Optimizer) else item for item in items]
 
 
 def working_scalers(given: Any) -> list[GradScaler]:

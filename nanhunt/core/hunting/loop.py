@@ -82,7 +82,7 @@ class LoopHunt:
         self._observe_first = complex_half and not self._target.compiled
         self._progress = Progress(progress)
         self._ledger = Ledger(self._target)
-        self._calls = RecordedCalls()
+        self._calls = RecordedCalls(self._before_model)
         self._observer: Observer | None = None
         self._caught: StepFacts | None = None
         self._started = 0.0
@@ -140,8 +140,12 @@ class LoopHunt:
     def _begin(self) -> None:
         self._calls.forget()
         self._sentinel.facts = StepFacts()
-        self._snapshot.begin()
+        self._snapshot.begin(parameters=False)
         self._started = time.perf_counter()
+
+    def _before_model(self) -> None:
+        """What the loop itself writes into parameters before that is no part of a replay."""
+        self._sentinel.quietly(self._snapshot.take_parameters)
 
     def _end_of_step(self, _optimizer: Optimizer) -> None:
         facts = self._finish()

@@ -34,12 +34,16 @@ class RecordedCall:
 class RecordedCalls:
     """Keeps the calls of some root modules by hooks on them.
 
+    Args:
+        before_first: called before the first call in each step.
+
     Attributes:
         calls: those of this step, in order.
         outputs_bad: whether an output was not finite when they were run again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, before_first: Callable[[], None]) -> None:
+        self._before_first = before_first
         self.calls: list[RecordedCall] = []
         self.outputs_bad = False
         self._handles: list[Any] = []
@@ -116,6 +120,8 @@ class RecordedCalls:
             return
         if not module.training:
             self._drop_evaluations()
+        if not self.calls:
+            self._before_first()
         kinds = [device for device in COMMON_AUTOCAST if torch.is_autocast_enabled(device)]
         self.calls.append(
             RecordedCall(

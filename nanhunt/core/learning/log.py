@@ -18,10 +18,10 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from nanhunt.core.program.source_lines import Stack
-from nanhunt.core.program.target import Target, parameters_of
+from nanhunt.core.program.target import Target, innermost, parameters_of
 from nanhunt.core.tensors.stats import as_integers, is_lazy
 from nanhunt.core.watch.step_facts import StepFacts
-from nanhunt.torch_private import last_rates, loss_scale, stored_values, version
+from nanhunt.torch_private import last_rates, local_part, loss_scale, stored_values, version
 
 _SAMPLED = 4  # gradients per optimizer that are followed from update to backward
 _KEPT = 512
@@ -215,7 +215,7 @@ class LearningLog:
             grad = parameter.grad
             if grad is None:
                 continue
-            values = stored_values(grad) if grad.is_sparse else grad
+            values = stored_values(grad) if grad.is_sparse else local_part(grad)
             if not values.numel():
                 continue
             size = values.abs().max().to(torch.float32)
@@ -223,7 +223,7 @@ class LearningLog:
             self.largest[name] = size if before is None else torch.maximum(before, size)
 
     def _scheduled(self, optimizer: Optimizer, rates: tuple[float, ...]) -> bool | None:
-        mine = [s for s in self.schedulers if getattr(s, "optimizer", None) is optimizer]
+        mine = [s for s in self.schedulers if _driven_by(s) is optimizer]
         said = [last_rates(s) for s in mine]
         lists = [tuple(float(rate) for rate in rates_ if isinstance(rate, int | float))
                  for rates_ in said if rates_]  # fmt: skip
@@ -246,7 +246,7 @@ class LearningLog:
         return [
             (scheduler, int(getattr(scheduler, "last_epoch", 0)) - epoch)
             for scheduler, epoch in zip(self.schedulers, self._epochs, strict=True)
-            if id(getattr(scheduler, "optimizer", None)) not in self.logs
+            if id(_driven_by(scheduler)) not in self.logs
         ]
 
     def gradient_sizes(self) -> dict[str, float]:
@@ -277,16 +277,23 @@ class LearningLog:
         return found
 
 
+def _driven_by(scheduler: Any) -> Optimizer | None:
+    """The optimizer whose rates a scheduler sets."""
+    optimizer = getattr(scheduler, "optimizer", None)
+    return innermost(optimizer) if isinstance(optimizer, Optimizer) else None
+
+
 @torch.no_grad()
 def checksum(tensor: Tensor) -> Tensor:
     """The sum of a tensor's bits as integers, not yet read; different bits rarely agree."""
+    tensor = local_part(tensor)
     if is_lazy(tensor) or tensor.is_meta or tensor.layout != torch.strided:
         return torch.zeros((), dtype=torch.int64)
     return as_integers(tensor.detach().contiguous()).sum(dtype=torch.int64)
 
 
 def _numbers(tensors: Iterable[Tensor]) -> list[float]:
-    listed = list(tensors)
+    listed = [local_part(tensor) for tensor in tensors]
     if not listed:
         return []
     home = listed[0].device

@@ -7,6 +7,7 @@ number at the time of a forward operation links it with the node that later runs
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections import defaultdict
 from collections.abc import Callable
@@ -36,11 +37,14 @@ from nanhunt.core.tensors.storage import Region, Storages
 from nanhunt.torch_private import (
     TorchDispatchMode,
     current_node,
+    dispatch_modes_off,
+    function_modes_off,
     next_sequence_number,
     sequence_number,
 )
 
 _T = TypeVar("_T")
+_NOTHING = contextlib.nullcontext()
 _MAX_BIRTHS = 32
 _REINTERPRETS = frozenset({"aten.as_strided", "aten.view.dtype", "aten.set_"})
 
@@ -64,6 +68,7 @@ class _Running(NamedTuple):
     op: str
     func: Any
     args: Any
+    kwargs: Any
     named: list[Argument]
     inputs: list[Value]
     stack: Stack | None
@@ -107,6 +112,9 @@ class Observer(TorchDispatchMode):
         self._writes: dict[int, int] = defaultdict(int)
         self._known: dict[Any, tuple[int, int, int]] = {}
         self._quiet = False
+        self._backwards = 0  # operations of backward passes so far
+        self._gradients: set[int] = set()  # memory of the parameters' gradients
+        self._gradients_of, self._asked = -1, 0
 
     def __enter__(self) -> Observer:
         self.modules.__enter__()
@@ -122,7 +130,12 @@ class Observer(TorchDispatchMode):
         self.modules.__exit__(*exc)
 
     def quietly(self, function: Callable[[], _T]) -> _T:
-        """Calls a function without observing what it does."""
+        """Calls a function of nanhunt's without observing what it does; nobody else's modes do."""
+        with function_modes_off(), dispatch_modes_off():
+            return self.ignoring(function)
+
+    def ignoring(self, function: Callable[[], _T]) -> _T:
+        """Calls a function without observing what it does; other modes stay on."""
         before, self._quiet = self._quiet, True
         try:
             return function()
@@ -133,29 +146,41 @@ class Observer(TorchDispatchMode):
         kwargs = kwargs or {}
         if self._quiet:
             return func(*args, **kwargs)
+        # Function modes stay on inside `backward()`: they must not see what is computed here.
+        with function_modes_off():
+            running = self._about_to_run(func, args, kwargs)
+        try:
+            with self._calls.let_alone() if self._calls is not None else _NOTHING:
+                out = func(*args, **kwargs)
+        except Exception:  # the operation's own: noted if its inputs were bad, and goes on
+            if any(value.bad for value in running.inputs):
+                self.failed = self._record(running, [])
+            raise
+        with function_modes_off():
+            self._has_run(running, out)
+        return out
+
+    def _about_to_run(self, func: Any, args: Any, kwargs: Any) -> _Running:
         index, op = self.count, str(func)
         self.count += 1
+        self._backwards += self.activity.in_backward()
         named = list(named_tensors(func, args, kwargs))
         inputs = [self._value(a.tensor, a.name, a.item, a.position) for a in named]
         stack = self._register_forward(index, op)
-        running = _Running(index, op, func, args, named, inputs, stack)
         closeup = self._closeup
         if closeup is not None:
             if closeup.frames_at == index:
                 closeup.frames = tuple(self.modules.frames)
             closeup.before(index, func, args, kwargs, self._call_now())
-        try:
-            out = func(*args, **kwargs)
-        except Exception:  # the operation's own: noted if its inputs were bad, and goes on
-            if any(value.bad for value in inputs):
-                self.failed = self._record(running, [])
-            raise
+        return _Running(index, op, func, args, kwargs, named, inputs, stack)
+
+    def _has_run(self, running: _Running, out: Any) -> None:
         results = self._outputs(running, out)
-        if closeup is not None:
-            place = (self.modules.place, stack, self._call_now())
-            closeup.after(index, func, args, kwargs, named, inputs, results, out, place)
+        if self._closeup is not None:
+            place = (self.modules.place, running.stack, self._call_now())
+            index, _, func, args, kwargs, named, inputs, _ = running
+            self._closeup.after(index, func, args, kwargs, named, inputs, results, out, place)
         self._keep(running, results)
-        return out
 
     def _call_now(self) -> Call | None:
         return self._calls.current if self._calls is not None else None
@@ -252,10 +277,18 @@ class Observer(TorchDispatchMode):
         return Context(phase, place, node.name() if node else None, stack, forward, call)
 
     def _reads_gradients(self, inputs: list[Value]) -> bool:
-        """Whether an operation uses a parameter's gradient, as an update by hand does."""
-        grads = [p.grad for p in self._target.parameters.values() if p.grad is not None]
-        regions = [self.storages.region(grad) for grad in grads]
-        keys = {region.key for region in regions if region is not None}
+        """Whether an operation uses a parameter's gradient, as an update by hand does.
+
+        Which gradients there are is asked after each backward pass, and then now and again, as a
+        program may hang in its own: each time would take many bad operations times parameters.
+        """
+        self._asked += 1
+        if self._asked > len(self._target.parameters) // 8 or self._gradients_of != self._backwards:
+            grads = [p.grad for p in self._target.parameters.values() if p.grad is not None]
+            regions = [self.storages.region(grad) for grad in grads]
+            self._gradients = {region.key for region in regions if region is not None}
+            self._gradients_of, self._asked = self._backwards, 0
+        keys = self._gradients
         return any(value.region is not None and value.region.key in keys for value in inputs)
 
     def _outputs(self, running: _Running, out: Any) -> list[tuple[Tensor, Value]]:

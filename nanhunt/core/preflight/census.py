@@ -8,7 +8,7 @@ import itertools
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -105,11 +105,12 @@ class CallCensus(TorchFunctionMode):
         thrown_away: (function name, line) of calls such as `x.to(device)` on their own.
         detached: per parameter (by identity), the line that cut it off from what follows.
         without_grad: per parameter, the line that used it while gradients were off.
-        used: parameters that any function was given.
+        used: parameters that any function was given, to compute something with them.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, modules: ModuleStack) -> None:
         super().__init__()
+        self._modules = modules
         self._mine = {id(p): p for p in target.parameters.values()}
         self.quiet = False
         self.casts: dict[tuple[str, Line], None] = {}
@@ -128,8 +129,9 @@ class CallCensus(TorchFunctionMode):
             if args and func == torch.Tensor.data.__get__:  # type: ignore[attr-defined]
                 self._cut(args[0], frame)
             return func(*args, **kwargs)
-        for tensor in plain_tensors([list(args), kwargs], depth=3):
-            self._use(tensor, frame)
+        given = plain_tensors([list(args), kwargs], depth=3)
+        for tensor in given:
+            self._use(tensor, given, frame)
         if args and name in ("detach", "item", "tolist", "numpy", "detach_"):
             self._cut(args[0], frame)
         if name in MOVES:
@@ -140,15 +142,28 @@ class CallCensus(TorchFunctionMode):
                 self.casts.setdefault((name, line))
         return func(*args, **kwargs)
 
-    def _use(self, tensor: Tensor, frame: FrameType) -> None:
+    def _use(self, tensor: Tensor, given: Sequence[Tensor], frame: FrameType) -> None:
         key = id(tensor)
-        if key not in self._mine:
+        if key not in self._mine or self._only_looks(tensor, given):
             return
         self.used.add(key)
         if tensor.requires_grad and not torch.is_grad_enabled():
             line = user_line(frame)
             if line is not None:
                 self.without_grad.setdefault(key, line)
+
+    def _only_looks(self, tensor: Tensor, given: Sequence[Tensor]) -> bool:
+        """Whether a call logs a parameter, measures it or takes a running average.
+
+        It stands outside of the model, gradients are off, and no data go in with the parameter:
+        nothing that is no parameter, or what has its shape, as its averages and older values do.
+        """
+        if torch.is_grad_enabled() or self._modules.place is not None:
+            return False
+        return all(
+            id(other) in self._mine or other.shape == tensor.shape or other.numel() == 1
+            for other in given
+        )
 
     def _cut(self, value: Any, frame: FrameType) -> None:
         line = user_line(frame)

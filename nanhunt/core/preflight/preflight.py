@@ -97,7 +97,7 @@ class _PreflightStep(HuntEngine):
             left=self._note_output,
         )
         self._ops = OpCensus(self._modules)
-        self._calls = CallCensus(self._target)
+        self._calls = CallCensus(self._target, self._modules)
         self._autocast = AutocastCensus()
         before, self._received = self._gradients(), set[str]()
 
@@ -285,7 +285,8 @@ class _PreflightStep(HuntEngine):
     def _of_optimizers(self, facts: StepFacts) -> Iterable[Fact]:
         yield from self._of_updates(facts)
         owners: Counter[int] = Counter()
-        for optimizer in self._optimizers:
+        # Optimizers around others (Lookahead, SAM) share their groups.
+        for optimizer in {id(o.param_groups): o for o in self._optimizers}.values():
             owners.update({id(p) for p in parameters_of(optimizer)})
         named = self._target.parameters
         twice = [name for name, p in named.items() if owners[id(p)] > 1]

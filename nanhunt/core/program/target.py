@@ -121,6 +121,23 @@ def parameters_of(optimizer: Optimizer) -> list[nn.Parameter]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
+def innermost(optimizer: Optimizer) -> Optimizer:
+    """The optimizer itself, or the one that it only hands on to, as Accelerate's wrapper does.
+
+    That has the very same groups and state; one that keeps a state of its own (Lookahead) has not.
+    """
+    for held in vars(optimizer).values():
+        # `type(...)` instead of isinstance: proxies may act on `__class__`.
+        if (
+            issubclass(type(held), Optimizer)
+            and held is not optimizer
+            and held.param_groups is optimizer.param_groups
+            and held.state is optimizer.state
+        ):
+            return innermost(held)
+    return optimizer
+
+
 def _roots(model: Any) -> dict[str, nn.Module]:
     if isinstance(model, nn.Module):
         return {"": model}

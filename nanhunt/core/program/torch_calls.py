@@ -7,9 +7,10 @@ that forward and backward change together, are calls such as `torch.log(x)` or `
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -121,15 +122,27 @@ class RunningCallMode(CallMode):
     def __init__(self, module_now: Callable[[], str | None]) -> None:
         super().__init__()
         self._module_now = module_now
+        self._let_alone = False
         self.current: Call | None = None
 
     def handle(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Notes the call while it runs."""
+        if self._let_alone:
+            return func(*args, **kwargs)
         outer, self.current = self.current, call_now(func, sys._getframe(2), self._module_now())
         try:
             return func(*args, **kwargs)
         finally:
             self.current = outer
+
+    @contextlib.contextmanager
+    def let_alone(self) -> Iterator[None]:
+        """Within it calls are not noted: an observed operation of a backward pass is run."""
+        before, self._let_alone = self._let_alone, True
+        try:
+            yield
+        finally:
+            self._let_alone = before
 
 
 def call_now(func: Any, frame: FrameType | None, module: str | None) -> Call:

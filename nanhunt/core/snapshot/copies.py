@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from nanhunt.core.tensors.stats import is_lazy, same_bits
-from nanhunt.torch_private import copy_all, version
+from nanhunt.core.tensors.storage import memory_of
+from nanhunt.torch_private import copy_all, is_wrapper, local_part, version
 
 _SMALL = 1 << 16  # bytes; below this a copy costs no more than the bookkeeping to avoid it
 
@@ -32,6 +33,18 @@ class _Entry:
     copy: Tensor | None
     version: int | None
     written: bool = True  # until a step has shown otherwise
+    shape: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+
+    def rebuilt(self) -> Tensor:
+        """A tensor of its own like the one that was copied; of a copy there must be one."""
+        assert self.copy is not None
+        fresh = self.copy.clone()
+        if fresh.shape == self.shape:
+            return fresh
+        if fresh.dim() == len(self.shape):
+            return fresh.expand(self.shape)
+        return fresh.as_strided(self.shape, self.strides)
 
 
 class Copies:
@@ -46,6 +59,11 @@ class Copies:
 
     def __len__(self) -> int:
         return sum(entry.copy is not None for entry in self._entries.values())
+
+    def __contains__(self, tensor: Tensor) -> bool:
+        """Whether there is a copy of this very tensor."""
+        entry = self._entries.get(id(tensor))
+        return entry is not None and entry.tensor is tensor and entry.copy is not None
 
     @property
     def nbytes(self) -> int:
@@ -80,11 +98,15 @@ class Copies:
             if self._check_writes and not entry.written and _nbytes(tensor) > _SMALL:
                 entry.copy = None
                 continue
-            if entry.copy is None or not _same_layout(entry.copy, tensor):
-                entry.copy = _clone(tensor)
+            memory = memory_of(tensor)
+            if entry.copy is None or not _same_layout(entry.copy, memory):
+                entry.copy = _clone(memory)
+            elif is_wrapper(memory):  # few of them know operations on lists
+                entry.copy.copy_(memory)
             else:
-                live.append(tensor.detach())
+                live.append(memory)
                 shadow.append(entry.copy)
+            entry.shape, entry.strides = local_part(tensor).shape, _strides(tensor)
         if live:
             copy_all(shadow, live)
 
@@ -95,7 +117,7 @@ class Copies:
             changed = entry.version is None or _version(entry.tensor) != entry.version
             if self._first and entry.copy is not None and not changed:
                 # `.data` writes leave the version alone: compare the bits, once.
-                changed = not same_bits(entry.tensor.detach(), entry.copy)
+                changed = not same_bits(memory_of(entry.tensor), entry.copy)
             if changed and entry.copy is None:
                 self.lost.append(str(tuple(entry.tensor.shape)))
             entry.written = changed or (entry.written and not self._first)
@@ -111,10 +133,12 @@ class Copies:
         for entry in self._entries.values():
             if entry.copy is None:
                 continue
-            if _same_layout(entry.copy, entry.tensor):
-                entry.tensor.detach().copy_(entry.copy)
+            memory = memory_of(entry.tensor)
+            part = local_part(entry.tensor)
+            if _same_layout(entry.copy, memory) and part.shape == entry.shape:
+                memory.copy_(entry.copy)
             else:
-                entry.tensor.data = entry.copy.clone()
+                part.data = entry.rebuilt()
 
     def forget(self) -> None:
         """Lets go of every tensor and copy."""
@@ -176,6 +200,11 @@ def _same_layout(first: Tensor, second: Tensor) -> bool:
         and first.device == second.device
         and first.layout == second.layout == torch.strided
     )
+
+
+def _strides(tensor: Tensor) -> tuple[int, ...]:
+    part = local_part(tensor)
+    return part.stride() if part.layout == torch.strided and not part.is_nested else ()
 
 
 def _nbytes(tensor: Tensor) -> int:

@@ -36,14 +36,16 @@ class Installed:
         with uninterrupted():
             self._tape.install()
             for slot in self._around.iterators:
-                wrapper = TapedIterator(slot.get(), self._tape)
-                slot.put(wrapper)
+                iterator = slot.get()
+                if not hasattr(iterator, "__next__"):
+                    continue  # something else stands there by now
+                wrapper = TapedIterator(iterator, self._tape)
+                slot.exchange(iterator, wrapper)
                 self._wrapped.append((slot, wrapper))
 
     def __exit__(self, *_: object) -> None:
         with uninterrupted():
             self._tape.remove()
             for slot, wrapper in self._wrapped:
-                if slot.get() is wrapper:
-                    slot.put(wrapper.inner)
+                slot.exchange(wrapper, wrapper.inner)
             _inside_a_step.release()

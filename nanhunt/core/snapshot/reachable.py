@@ -9,6 +9,7 @@ from __future__ import annotations
 import dis
 import functools
 import gc
+import sys
 import types
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from nanhunt.core.program.source_lines import is_user_code
+from nanhunt.core.program.target import innermost
 from nanhunt.core.snapshot.tape import TapedIterator
 
 _MAX_OBJECTS = 5000
@@ -45,6 +47,30 @@ class Slot:
     def __init__(self, get: Callable[[], Any], put: Callable[[Any], None]) -> None:
         self.get = get
         self.put = put
+
+    def exchange(self, value: Any, other: Any) -> None:
+        """Puts `other` in the place of `value`, if that stands there."""
+        if self.get() is value:
+            self.put(other)
+
+
+class ItemSlot(Slot):
+    """A place in a list or deque, whose items may be moved while a step runs."""
+
+    def __init__(self, items: Any, index: int) -> None:
+        self._items = items
+
+        def put(value: Any) -> None:
+            items[index] = value
+
+        super().__init__(lambda: items[index] if index < len(items) else None, put)
+
+    def exchange(self, value: Any, other: Any) -> None:
+        """Puts `other` in the place of `value`, wherever that stands now."""
+        for index, item in enumerate(self._items):
+            if item is value:
+                self._items[index] = other
+                return
 
 
 class Surroundings:
@@ -88,13 +114,17 @@ class Surroundings:
         if isinstance(value, GradScaler) and not value.is_enabled():
             return  # it does nothing and has no state
         kinds: tuple[tuple[type[Any], list[Any]], ...] = (
-            (Optimizer, self.optimizers),
             (GradScaler, self.scalers),
             (LRScheduler, self.schedulers),
             (nn.Module, self.modules),
             (Tensor, self.tensors),
             (torch.Generator, self.generators),
         )
+        if isinstance(value, Optimizer):
+            inner = innermost(value)
+            if not any(known is inner for known in self.optimizers):
+                self.optimizers.append(inner)
+            return
         for kind, found in kinds:
             if isinstance(value, kind):
                 found.append(value)
@@ -121,7 +151,11 @@ class Surroundings:
             self.containers.append(value)
             for key in list(value)[:_MAX_ITEMS]:
                 self._queue.append((value[key], _item_slot(value, key)))
-        elif isinstance(value, list | set | deque):
+        elif isinstance(value, list | deque):
+            self.containers.append(value)
+            items = list(value)[:_MAX_ITEMS]
+            self._queue.extend((item, ItemSlot(value, i)) for i, item in enumerate(items))
+        elif isinstance(value, set):
             self.containers.append(value)
             self._push_all(list(value)[:_MAX_ITEMS])
         elif isinstance(value, tuple):
@@ -188,22 +222,31 @@ def _item_slot(space: Any, key: Any) -> Slot:
 def _is_users_object(value: Any) -> bool:
     if not isinstance(getattr(value, "__dict__", None), dict) or isinstance(value, type):
         return False
-    methods = (m for m in vars(type(value)).values() if isinstance(m, types.FunctionType))
-    method = next(methods, None)
-    if method is None:
-        return type(value) is types.SimpleNamespace
-    return is_user_code(method.__code__.co_filename) or type(value).__module__ == "__main__"
+    kind = type(value)
+    if kind is types.SimpleNamespace or kind.__module__ == "__main__":
+        return True
+    methods = (m for m in vars(kind).values() if isinstance(m, types.FunctionType))
+    files = [m.__code__.co_filename for m in methods]
+    # What a dataclass or a named class has generated was compiled from a string; and a bag of
+    # settings has no methods at all.
+    home = getattr(sys.modules.get(kind.__module__), "__file__", None) or "<frozen>"
+    return is_user_code(files[0] if files else home) or is_user_code(home)
 
 
 def optimizers_in_memory() -> list[Optimizer]:
     """Every optimizer that Python's garbage collector knows."""
     # `type(...)` instead of isinstance: proxies in memory may act on `__class__`.
-    return [thing for thing in gc.get_objects() if issubclass(type(thing), Optimizer)]
+    found = (thing for thing in gc.get_objects() if issubclass(type(thing), Optimizer))
+    return list({id(inner): inner for inner in map(innermost, found)}.values())
 
 
 def stands_for(live: Any, kept: Any) -> bool:
-    """Whether a place still holds what it held, or a taped iterator around it."""
-    return live is kept or (isinstance(live, TapedIterator) and live.inner is kept)
+    """Whether a place still holds what it held, a taped iterator around it or the one in it."""
+    return live is kept or _inside_tape(live) is _inside_tape(kept)
+
+
+def _inside_tape(value: Any) -> Any:
+    return value.inner if isinstance(value, TapedIterator) else value
 
 
 class ContainerState:
@@ -221,12 +264,10 @@ class ContainerState:
             if copy is None:
                 if isinstance(thing, list):
                     del thing[length:]
-            elif isinstance(thing, list):
+            elif isinstance(thing, list | deque):
                 if not (len(thing) == length and all(map(stands_for, thing, copy))):
-                    thing[:] = copy
-            elif isinstance(thing, deque):
-                thing.clear()
-                thing.extend(copy)
+                    thing.clear()
+                    thing.extend(copy)
             else:
                 _refill(thing, copy)
 

@@ -1,4 +1,9 @@
-"""Everything a training step may change, kept so that the step can be undone and run again."""
+"""Everything a training step may change, kept so that the step can be undone and run again.
+
+Parameters are copied when the step begins, for a forward pass may write them too (codebooks,
+weights that are clipped or normalised), through `.data` unseen by any version counter. What an
+optimizer keeps of them is twice as much and only its own update writes it: copied just before.
+"""
 
 from __future__ import annotations
 
@@ -144,7 +149,7 @@ def _generator_state(generator: Any) -> Any:
 
 
 class Snapshot:
-    """The state at the start of a step; parameters join when an optimizer first writes them.
+    """The state at the start of a step; an optimizer's joins when it is about to write it.
 
     Args:
         target: the model.
@@ -168,7 +173,9 @@ class Snapshot:
         self.missing = "" if enabled else "no snapshot: turned off"
         self._at_start = Copies(check_writes=True)
         self._gradients = Copies(check_writes=True)
+        self._optimized = Copies(check_writes=False)
         self._by_optimizer: dict[int, Copies] = {}
+        self._parameters_taken = False
         self._stepped: set[int] = set()
         self._plain: list[Any] = []
         self._variables: list[tuple[Slot, Any]] = []
@@ -178,15 +185,18 @@ class Snapshot:
     @property
     def nbytes(self) -> int:
         """Bytes held in copies of tensors."""
-        return sum(
-            c.nbytes for c in (self._at_start, self._gradients, *self._by_optimizer.values())
-        )
+        at_start = (self._at_start, self._gradients, self._optimized)
+        return sum(copies.nbytes for copies in (*at_start, *self._by_optimizer.values()))
 
-    def begin(self) -> None:
-        """Takes what must be taken before the step runs."""
+    def begin(self, *, parameters: bool = True) -> None:
+        """Takes what must be taken before the step runs.
+
+        Args:
+            parameters: False if `take_parameters` follows, when the model is about to run.
+        """
         if self.missing:
             return
-        self._stepped = set()
+        self._stepped, self._parameters_taken = set(), False
         modules = {id(m): m for m in (*self._target.modules.values(), *self._other_modules())}
         self._plain = [
             _Modules(modules.values()),
@@ -198,16 +208,29 @@ class Snapshot:
         ]
         self._schedulers = [(s, copy.deepcopy(s.state_dict())) for s in self._around.schedulers]
         self._variables = [(slot, slot.get()) for slot in self._around.variables]
-        parameters = self._all_parameters(modules.values())
-        self._grads = [(p, p.grad, p.requires_grad) for p in parameters]
+        everyones = self._all_parameters(modules.values())
+        self._grads = [(p, p.grad, p.requires_grad) for p in everyones]
         try:
             if not self._room_checked:
-                check_room([*parameters, *self._optimizer_tensors(self._optimizers)])
+                check_room([*everyones, *self._optimizer_tensors(self._optimizers)])
                 self._room_checked = True
             self._at_start.take(
-                self._written_at_any_time(modules.values(), parameters), self._around.tensors
+                self._written_at_any_time(modules.values(), everyones), self._around.tensors
             )
             self._gradients.take(grad for _, grad, _ in self._grads if grad is not None)
+        except NoMemoryError as error:
+            self._give_up(error)
+        if parameters:
+            self.take_parameters()
+
+    def take_parameters(self) -> None:
+        """Takes the parameters that optimizers hold, once per step."""
+        if self.missing or self._parameters_taken:
+            return
+        try:
+            with uninterrupted():  # half-made copies must never be written back
+                self._optimized.take(p for o in self._optimizers for p in parameters_of(o))
+                self._parameters_taken = True
         except NoMemoryError as error:
             self._give_up(error)
 
@@ -223,13 +246,19 @@ class Snapshot:
         return True
 
     def before_optimizer(self, optimizer: Optimizer) -> None:
-        """Copies what this optimizer is about to write, once per step."""
+        """Copies what this optimizer is about to write, once per step.
+
+        That is its state, and those of its parameters that are not taken yet.
+        """
         if self.missing or id(optimizer) in self._stepped:
             return
         copies = self._by_optimizer.setdefault(id(optimizer), Copies(check_writes=False))
         try:
             with uninterrupted():  # half-made copies must never be written back
-                copies.take([*parameters_of(optimizer), *self._optimizer_tensors([optimizer])])
+                late = parameters_of(optimizer)
+                if self._parameters_taken:  # it may be new since then
+                    late = [p for p in late if p not in self._optimized]
+                copies.take([*late, *self._optimizer_tensors([optimizer])])
                 self._stepped.add(id(optimizer))
         except NoMemoryError as error:
             self._give_up(error)
@@ -256,7 +285,9 @@ class Snapshot:
             parameter.requires_grad_(requires_grad)
         self._at_start.restore()
         self._gradients.restore()
-        for key in self._stepped:
+        if self._parameters_taken:
+            self._optimized.restore()
+        for key in self._stepped:  # what was taken there for want of that is older
             self._by_optimizer[key].restore()
 
     def restore_buffers(self) -> None:
@@ -278,6 +309,7 @@ class Snapshot:
         """Lets go of every copy."""
         self._at_start.forget()
         self._gradients.forget()
+        self._optimized.forget()
         self._by_optimizer.clear()
         self._plain, self._variables, self._grads, self._schedulers = [], [], [], []
 

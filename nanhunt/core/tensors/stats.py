@@ -17,7 +17,13 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from nanhunt.core.tensors.dtypes import BITS, dtype_name, largest_number
 from nanhunt.core.tensors.trees import held
 from nanhunt.records.report import TensorStats
-from nanhunt.torch_private import is_transformed, is_wrapper, stored_values, tree_nodes
+from nanhunt.torch_private import (
+    is_transformed,
+    is_wrapper,
+    local_part,
+    stored_values,
+    tree_nodes,
+)
 
 _CHUNK = 1 << 22
 
@@ -26,14 +32,16 @@ def real_values(tensor: Tensor) -> Tensor | None:
     """Returns the numbers in a floating-point or complex tensor as a plain real tensor.
 
     Complex tensors come back as pairs of reals, sparse ones as their stored values, 8-bit
-    floats as float32 (they have no arithmetic of their own).
+    floats as float32 (they have no arithmetic of their own), distributed ones as this process's
+    part.
 
     Returns:
-        None when there is nothing to look at: integers, meta and quantized tensors,
+        None when there is nothing to look at: integers, meta and quantized tensors, other
         wrapper subclasses, tensors inside a function transform, lazily initialised parameters.
     """
     if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.is_meta:
         return None
+    tensor = local_part(tensor)
     if tensor.is_quantized or is_wrapper(tensor):
         return None
     if is_transformed(tensor):  # inside vmap or func.grad
@@ -179,6 +187,7 @@ def fingerprint(tensor: Tensor) -> tuple[int, int]:
 
     Equal bits give equal fingerprints; different bits practically never do.
     """
+    tensor = local_part(tensor)
     if tensor.layout != torch.strided:
         tensor = _stored_values(tensor)
     if tensor.is_meta or tensor.is_quantized or is_wrapper(tensor):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -130,6 +131,24 @@ def epsilon_at_one(scene: Scene) -> float:
 
 
 def safe_epsilon(scene: Scene) -> float:
-    """A small number that half precision still tells from 0, if the operation uses that."""
+    """A small number that half precision still tells from 0, if the operation uses that.
+
+    Where all good values of the operand are small themselves it is as much below their largest as
+    it is below 1 otherwise; but never so small that the square of its inverse overflows.
+    """
     dtype = scene.culprit.dtype if scene.culprit is not None else None
-    return 1e-3 if dtype in HALVES else 1e-6
+    usual = 1e-3 if dtype in HALVES else 1e-6
+    largest = _largest_good(scene)
+    if dtype is None or not dtype.is_floating_point or largest is None or largest > 1e3 * usual:
+        return usual
+    scaled = math.floor(math.log10(largest)) + round(math.log10(usual))
+    lowest = math.ceil(math.log10(torch.finfo(dtype).tiny) / 2)
+    return min(usual, float(f"1e{max(scaled, lowest)}"))
+
+
+def _largest_good(scene: Scene) -> float | None:
+    """The largest magnitude in the operand that is 0 somewhere, a divisor first."""
+    inputs = scene.culprit.inputs if scene.culprit is not None else ()
+    operands = [stats for stats in inputs if stats.zeros and stats.absmax]
+    operands.sort(key=lambda stats: stats.name != "other")
+    return operands[0].absmax if operands else None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
@@ -14,6 +15,7 @@ from torch.optim.optimizer import (
 
 from nanhunt.core.causes.scene import Scene
 from nanhunt.core.program.target import Target, parameters_of
+from nanhunt.core.tensors.stats import is_bad
 from nanhunt.core.trials.remedy import BATCH, ONE_CALL, STATE, UPDATES, Remedy, Scope
 from nanhunt.core.trials.snippets import code
 from nanhunt.core.trials.widen import module_expression
@@ -23,16 +25,31 @@ _RATES = (0.1, 0.01, 0.001)
 
 
 def reset_statistics(scene: Scene, target: Target) -> Remedy | None:
-    """The poisoned statistics of a normalisation begin anew."""
+    """The poisoned statistics of all normalisations begin anew."""
     name = scene.outside.name if scene.outside is not None else scene.finding.tensor
     path = name.rpartition(".")[0] if name else scene.finding.module
-    module = next((m for m in target.modules.values() if target.module_name(m) == path), None)
-    reset = getattr(module, "reset_running_stats", None)
-    if reset is None:
+    found = {n: m for n, m in target.named.items() if n == path or _poisoned(m)}
+    candidates = {n: getattr(m, "reset_running_stats", None) for n, m in found.items()}
+    resets: dict[str, Callable[[], None]] = {n: r for n, r in candidates.items() if callable(r)}
+    if path not in resets:
         return None
-    title = f"the statistics of {path} reset to mean 0, variance 1"
-    edit = code([f"{module_expression(target, path or '')}.reset_running_stats()"])
-    return Remedy(title, STATE, lambda _: reset(), lambda _: edit)
+    if len(resets) == 1:
+        title = f"the statistics of {path} reset to mean 0, variance 1"
+    else:
+        title = f"the statistics of {len(resets)} modules reset to mean 0, variance 1"
+    edit = code([f"{module_expression(target, name)}.reset_running_stats()" for name in resets])
+
+    def enter(_: Scope) -> None:
+        for reset in resets.values():
+            reset()
+
+    return Remedy(title, STATE, enter, lambda _: edit)
+
+
+def _poisoned(module: nn.Module) -> bool:
+    """Whether a module keeps running statistics that are not finite."""
+    statistics = (getattr(module, name, None) for name in ("running_mean", "running_var"))
+    return any(isinstance(kept, Tensor) and is_bad(kept) for kept in statistics)
 
 
 def forget_optimizer_state(scene: Scene, target: Target) -> Remedy | None:

@@ -26,7 +26,7 @@ from torch.optim.optimizer import (
 from nanhunt.core.attached.patches import is_elsewhere, patch
 from nanhunt.core.attached.uninterrupted import uninterrupted
 from nanhunt.core.observe.observer import Activity, Observer
-from nanhunt.core.program.target import Target
+from nanhunt.core.program.target import Target, innermost
 from nanhunt.core.snapshot.snapshot import Snapshot
 from nanhunt.core.tensors.stats import (
     count_bad,
@@ -132,7 +132,7 @@ class Sentinel:
             inner = self.activity.in_backward()
             self.facts.backwards += not inner
             if self.before_backward is not None and not inner:
-                self.quietly(self.before_backward)
+                self.ignoring(self.before_backward)
             if not self.facts.scaled and not inner:
                 for tensor in plain_tensors(tensors):
                     self._see_loss(tensor)
@@ -195,11 +195,12 @@ class Sentinel:
                 del facts.stepped[updates:]
             if len(facts.stepped) == updates:
                 self._know_scaler(scaler)
-                self.facts.skipped.append((scaler, optimizer))
+                inner = innermost(optimizer)
+                self.facts.skipped.append((scaler, inner))
                 if self._count_skipped:
-                    self._check_gradients(optimizer)
+                    self._check_gradients(inner)
                 if self.after_skip is not None:
-                    self.after_skip(optimizer)
+                    self.after_skip(inner)
             return result
 
         return step
@@ -221,12 +222,13 @@ class Sentinel:
     # -- updates ----------------------------------------------------------------------------
 
     def _before_update(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
-        if is_elsewhere(self._thread):
+        if is_elsewhere(self._thread) or innermost(optimizer) is not optimizer:
             return
         if not any(known is optimizer for known in self._optimizers):
             self._optimizers.append(optimizer)
         if self._snapshot is not None:
-            self._snapshot.before_optimizer(optimizer)
+            snapshot = self._snapshot
+            self.quietly(lambda: snapshot.before_optimizer(optimizer))
         self.facts.stepped.append(optimizer)
         self.facts.plain_step_with_scaler |= self.facts.scaled and not self._in_scaler_step
         undoable = self._snapshot is not None and not self._snapshot.missing
@@ -238,7 +240,7 @@ class Sentinel:
         self.activity.optimizer += 1
 
     def _after_update(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
-        if is_elsewhere(self._thread):
+        if is_elsewhere(self._thread) or innermost(optimizer) is not optimizer:
             return
         self.activity.optimizer -= 1
         number = self._number(optimizer)
@@ -249,11 +251,15 @@ class Sentinel:
         self._check("state", f"state {number}", state)
         if self.after_update is not None:
             after_update = self.after_update
-            self.quietly(lambda: after_update(optimizer))
+            self.ignoring(lambda: after_update(optimizer))
 
     def quietly(self, function: Callable[[], _T]) -> _T:
-        """Calls something that is no part of the step, unobserved."""
+        """Calls something of nanhunt's, which is no part of the step, unobserved."""
         return self._observer.quietly(function) if self._observer is not None else function()
+
+    def ignoring(self, function: Callable[[], _T]) -> _T:
+        """Calls something unobserved that is no part of the step, but may end the observation."""
+        return self._observer.ignoring(function) if self._observer is not None else function()
 
     def _number(self, optimizer: Optimizer) -> int:
         return next(i for i, known in enumerate(self._optimizers) if known is optimizer)
