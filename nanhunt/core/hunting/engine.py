@@ -280,6 +280,8 @@ class HuntEngine:
         """Takes over what the observed step shows besides failures."""
         if observer.hides_gradients:
             self._hidden_gradients = True
+            if observer.hid_bad:
+                facts.note_lost([f"{'scaled ' * facts.scaled}gradients, replaced"])
             self._ledger.notes.append(
                 "the step puts gradients through nan_to_num: they are looked at before that"
             )
@@ -304,7 +306,11 @@ class HuntEngine:
             return None
         if facts.suspects or skipped_by_loop:
             return self._examine(facts, number, skipped=skipped_by_loop)
-        if facts.skipped and self._skips.worth_a_probe() and not self._snapshot.missing:
+        if (
+            (facts.skipped or facts.overflowed)
+            and self._skips.worth_a_probe()
+            and not self._snapshot.missing
+        ):
             return self._rewound(self._investigation(number).probe_skip(facts))
         return None
 
@@ -403,12 +409,14 @@ class HuntEngine:
             exact_labels=self._exact_labels,
             activity=activity,
             hidden_gradients=self._hidden_gradients,
+            thrown_away=True,
         )
         log, scalers = self._learning, self._scalers
         if log is not None:
             sentinel.after_update = log.after_update
             sentinel.before_backward = lambda: log.before_backward(scalers)
             sentinel.after_backward = log.after_backward
+            sentinel.before_zeroing = log.before_zeroing
         return sentinel
 
     def _installed(self) -> Installed:

@@ -122,7 +122,10 @@ class Investigation:
         return self._conclude(finding, started, end if error is None else None)
 
     def probe_skip(self, facts: StepFacts) -> Finding | None:
-        """A GradScaler skipped: replay with a loss scale of 1, where it ought to be healthy."""
+        """A GradScaler skipped, or the loop lost scaled gradients that were not finite.
+
+        Replayed with a loss scale of 1 the step ought to be healthy.
+        """
         started = time.perf_counter()
         finding, end = None, None
         with noted(self._ledger.notes, FAILED) as failed:
@@ -131,8 +134,9 @@ class Investigation:
             probed, _ = self._replayer.replay(scale=1.0)
             if any(sink.kind == "gradient" for sink in probed.sinks):
                 facts.sinks = probed.sinks
+                what = "GradScaler skipped this step" if facts.skipped else facts.overflowed[0]
                 self._ledger.notes.append(
-                    "GradScaler skipped this step; replayed with a loss scale of 1 the gradients "
+                    f"{what}; replayed with a loss scale of 1 the gradients "
                     "are still not finite, so lowering the scale will not help"
                 )
                 again, _ = self._replayer.replay()

@@ -106,6 +106,7 @@ class LoopHunt:
                 observer=self._observer,
                 acquitted=self._ledger.acquitted,
                 activity=activity,
+                thrown_away=True,
             )
             self._sentinel.after_update = self._sentinel.after_skip = self._end_of_step
             self._sentinel.__enter__()
@@ -150,6 +151,9 @@ class LoopHunt:
             self._ledger.costs["observed_step_seconds"] = seconds
             with noted(self._ledger.notes, FAILED):
                 self._ledger.note_first_step(self._observer)
+            self._sentinel.hidden_gradients = self._observer.hides_gradients
+            if self._observer.hid_bad:
+                facts.note_lost(["gradients, replaced"])
         else:
             self._ledger.step_seconds.append(seconds)
         self._look(facts)
@@ -167,11 +171,16 @@ class LoopHunt:
         return self._sentinel.finish()
 
     def _look(self, facts: StepFacts) -> None:
+        # Whoever replaces what is not finite before the scaler looks leaves it blind: an overflow
+        # that comes of its scale is a failure then as well. Here no other scale can be tried.
+        facts.note_lost({label[7:] for label in facts.overflowed if label.endswith("replaced")})
         if not facts.suspects:
             return
         bad: list[Sink] = []
         with noted(self._ledger.notes, FAILED) as failed:
-            bad = confirmed(facts, self._target, self._optimizers, self._ledger.acquitted)
+            bad = facts.sinks + confirmed(
+                facts, self._target, self._optimizers, self._ledger.acquitted
+            )
         if bad or failed:
             self._caught = facts
         else:
@@ -216,7 +225,7 @@ class LoopHunt:
     ) -> Finding | None:
         losses = seen_losses(facts)
         present = replayer.exact_facts()
-        facts.sinks, facts.named = [*losses, *present.sinks], True
+        facts.sinks, facts.named = [*losses, *facts.sinks, *present.sinks], True
         if not facts.sinks:
             return None
         seen_calls = bool(self._calls.calls)

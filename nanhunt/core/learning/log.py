@@ -118,7 +118,8 @@ class LearningLog:
         losses: the losses of the last steps, as they were returned or sent backward.
         first_loss: that of the first step.
         ratios: per step, of the first, the returned loss divided by the one sent backward.
-        scales: (updates and skips so far, loss scale) at each of the first backward passes.
+        scales: (times that gradients were used or thrown away so far, loss scale) at each of the
+            first backward passes.
         measured: steps in which every gradient was looked at.
         largest: per parameter, its largest gradient in those; missing if it never had one.
         clipped_scaled: where gradients were clipped while still multiplied by the loss scale.
@@ -144,6 +145,8 @@ class LearningLog:
         self.ran: set[str] | None = None
         self.clipped_scaled: Stack | None = None
         self.scaled_twice = 0
+        self._thrown_away = 0
+        self._waiting = False
         self._first = {name: checksum(p) for name, p in target.parameters.items()}
         self._epochs = [getattr(s, "last_epoch", 0) for s in self.schedulers]
 
@@ -154,6 +157,7 @@ class LearningLog:
         scale = loss_scale(scalers[0]) if len(scalers) == 1 else None
         if scale is not None and len(self.scales) < _KEPT:
             attempts = sum(log.updates + log.skipped for log in self.logs.values())
+            attempts += self._thrown_away
             self.scales.append((attempts, scale.clone()))
         for log in self.logs.values():
             untouched = all(
@@ -164,11 +168,18 @@ class LearningLog:
 
     def after_backward(self) -> None:
         """Backward has added to the gradients; from here on they are followed again."""
+        self._waiting = True
         for log in self.logs.values():
             log.follow()
 
+    def before_zeroing(self) -> None:
+        """Gradients are zeroed; where no update has used them, they were thrown away."""
+        self._thrown_away += self._waiting
+        self._waiting = False
+
     def after_update(self, optimizer: Optimizer) -> None:
         """Notes an update."""
+        self._waiting = False
         log = self._log(optimizer)
         rates = tuple(
             float(group["lr"])

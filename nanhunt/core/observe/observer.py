@@ -99,6 +99,7 @@ class Observer(TorchDispatchMode):
         self.clears: list[tuple[int, Region]] = []
         self.parts: dict[str, Stack] = {}
         self.hides_gradients = False
+        self.hid_bad = False
         self._target = target
         self._closeup = closeup
         self._calls = RunningCallMode(self._module_now) if calls or closeup else None
@@ -167,9 +168,10 @@ class Observer(TorchDispatchMode):
     def _keep(self, running: _Running, results: list[tuple[Tensor, Value]]) -> None:
         outputs = [value for _, value in results]
         op, packet = running.op, op_table.packet(running.op)
+        bad_in = any(value.bad for value in running.inputs)
         if packet in op_table.HIDES and self._reads_gradients(running.inputs):
             self.hides_gradients = True
-        bad_in = any(value.bad for value in running.inputs)
+            self.hid_bad |= bad_in
         self._note_writes(running.number, results)
         if any(value.bad for value in outputs):
             self.records.append(self._record(running, outputs))

@@ -253,6 +253,7 @@ class Replayer:
             count_skipped=count_skipped,
             keep_gradients=keep_gradients,
             hidden_gradients=self._hidden_gradients,
+            thrown_away=True,
             observer=observer,
             acquitted=self._acquitted,
             activity=observer.activity if observer is not None else None,
