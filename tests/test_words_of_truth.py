@@ -225,7 +225,6 @@ def test_a_wrapped_optimizer_counts_once() -> None:
 # -- whose data, whose line -----------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="whatever goes through lift_fresh is a written constant")
 @pytest.mark.parametrize("make", [torch.from_numpy, torch.tensor, torch.as_tensor])
 def test_an_array_that_is_bad_is_data(make: Callable[[Any], Tensor]) -> None:
     def loss_of(y: Tensor, number: int) -> Tensor:
@@ -238,6 +237,20 @@ def test_an_array_that_is_bad_is_data(make: Callable[[Any], Tensor]) -> None:
     assert finding is not None
     assert (finding.step, finding.phase) == (BAD_AT, "data")
     assert finding.cause != "written_constant"
+
+
+def test_a_mask_from_an_array_is_no_finding() -> None:
+    def loss_of(y: Tensor, number: int) -> Tensor:
+        mask = np.where(np.tri(8, 4, 3) > 0, 0.0, -np.inf).astype(np.float32)
+        return (y + torch.from_numpy(mask)).softmax(-1).pow(2).mean()
+
+    assert hunted(loss_of, steps=30).findings == ()
+
+
+def test_a_number_in_the_program_is_a_constant() -> None:
+    finding = hunted(lambda y, n: (y * torch.tensor(1.0 if n < BAD_AT else np.nan)).mean()).finding
+    assert finding is not None
+    assert (finding.step, finding.cause) == (BAD_AT, "written_constant")
 
 
 @pytest.fixture

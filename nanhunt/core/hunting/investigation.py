@@ -23,7 +23,7 @@ from nanhunt.core.locate.finding import (
     sink_finding,
     swallowed_findings,
 )
-from nanhunt.core.locate.starting_tensors import StartingTensors
+from nanhunt.core.locate.starting_tensors import StartingTensors, array_made_tensor
 from nanhunt.core.observe.observer import Activity, Observer
 from nanhunt.core.observe.op_records import OpRecord
 from nanhunt.core.snapshot.copies import NoMemoryError
@@ -215,7 +215,8 @@ class Investigation:
         scene.plain_step_with_scaler = facts.plain_step_with_scaler
         scene.scaled_twice = facts.scaled_twice
         scene.origin = verdict.origin
-        scene.outside = self._starting.outside(observer, verdict.origin)
+        outside = self._starting.outside(observer, verdict.origin)
+        scene.outside = outside or array_made_tensor(verdict.origin, scene.closeup)
         scene.finding = finding_of(verdict, step, scene.closeup, scene.outside)
         self._scene = scene
         return explained(scene)

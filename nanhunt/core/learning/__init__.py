@@ -19,6 +19,8 @@ RULES: tuple[Callable[[LearningLog], Finding | None], ...] = (
     parameters.loss_detached,
     parameters.parameters_without_gradient,
     parameters.gradients_all_zero,
+    parameters.parameters_in_no_optimizer,
+    parameters.updates_lost_in_rounding,
     parameters.parameters_never_change,
     updates.accumulation_wrong_divisor,
     updates.scale_changed_during_accumulation,
@@ -28,7 +30,7 @@ RULES: tuple[Callable[[LearningLog], Finding | None], ...] = (
 )
 # What is a consequence where another cause was found.
 _FOLLOWS = {
-    "parameters_never_change": {"learning_rate_zero"},
+    "parameters_never_change": {"learning_rate_zero", "parameters_in_no_optimizer"},
     "loss_never_changes": {rule.__name__ for rule in RULES} - {"loss_never_changes"},
 }
 

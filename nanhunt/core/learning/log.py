@@ -41,6 +41,8 @@ class OptimizerLog:
         rated: number of updates with a learning rate that is a plain number.
         moving: number of those in which some learning rate was not 0.
         rates: learning rates of the last update, of all groups (plain numbers only).
+        highest: the highest learning rate of any update.
+        rising: whether it is that of the last update, and the first one's was lower (a warm-up).
         said: number of updates for which a scheduler said a learning rate.
         scheduled: number of those that used it.
         known: number of updates of which it is known whether gradients were zeroed after them.
@@ -58,6 +60,8 @@ class OptimizerLog:
     rated: int = 0
     moving: int = 0
     rates: tuple[float, ...] = ()
+    highest: float = 0.0
+    rising: bool = False
     said: int = 0
     scheduled: int = 0
     known: int = 0
@@ -65,6 +69,7 @@ class OptimizerLog:
     samples: list[tuple[Tensor, Tensor, int]] = dataclasses.field(default_factory=list)
     touched: bool = False
     _last_step: int = -1
+    _first_rate: float = 0.0
 
     def note(self, step: int, rates: tuple[float, ...], scheduled: bool | None) -> None:
         """Notes an update.
@@ -88,6 +93,10 @@ class OptimizerLog:
             self.steps += 1
         self.updates += 1
         self._last_step, self.rates = step, rates
+        top = max(rates, default=0.0)
+        self._first_rate = top if self.updates == 1 else self._first_rate
+        self.highest = max(self.highest, top)
+        self.rising = self.highest == top > self._first_rate
         self.rated += bool(rates)
         self.moving += any(rates)
         self.said += scheduled is not None

@@ -14,6 +14,7 @@ from nanhunt.core.watch.step_facts import Sink, StepFacts
 from nanhunt.records.report import Finding, Source
 
 _REACHES_SHOWN = 12
+_DECISIONS_ASKED = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,16 +58,30 @@ def _last_resorts(
     observer: Observer, facts: StepFacts, descent: Descent
 ) -> list[tuple[Sink, list[Origin]]]:
     """Sinks of a step that failed, returned a bad number or was skipped by its own loop."""
-    records: list[tuple[str, OpRecord]] = []
-    if observer.failed is not None:
-        records.append((f"the failing {observer.failed.op}", observer.failed))
-    elif observer.decisions and (facts.suspects or not facts.backwards):
-        record = observer.decisions[-1]
-        records.append(("the value the loop looks at", record))
-    return [
-        (Sink("operation", name, None, 0, 0, record.index), descent.of_inputs(record))
-        for name, record in records
-    ]
+    failed = observer.failed
+    if failed is not None:
+        return [_looked_at(f"the failing {failed.op}", failed, descent.of_inputs(failed))]
+    decisions = observer.decisions if facts.suspects or not facts.backwards else []
+    for record in reversed(decisions[-_DECISIONS_ASKED:]):
+        origins = descent.of_inputs(record)
+        if record.packet in op_table.COMPARISONS:
+            origins = _made_by_arithmetic(origins)
+        if origins:
+            return [_looked_at("the value the loop looks at", record, origins)]
+    for sink in facts.held:
+        origins = _made_by_arithmetic(descent.of_sink(sink))
+        if origins:
+            return [(sink, origins)]
+    return []
+
+
+def _looked_at(name: str, record: OpRecord, origins: list[Origin]) -> tuple[Sink, list[Origin]]:
+    return Sink("operation", name, None, 0, 0, record.index), origins
+
+
+def _made_by_arithmetic(origins: list[Origin]) -> list[Origin]:
+    """Without what was written down: the best loss so far may well begin at infinity."""
+    return [origin for origin in origins if origin.source == "arithmetic" and not origin.innocent]
 
 
 def closeup_of(record: OpRecord | None) -> Closeup | None:

@@ -42,6 +42,7 @@ from nanhunt.torch_private import (
 
 _T = TypeVar("_T")
 _MAX_BIRTHS = 32
+_DECIDES = op_table.PREDICATES | op_table.PREDICATE_PARTS | op_table.COMPARISONS
 _REINTERPRETS = frozenset({"aten.as_strided", "aten.view.dtype", "aten.set_"})
 
 
@@ -177,7 +178,7 @@ class Observer(TorchDispatchMode):
             self.records.append(self._record(running, outputs))
         elif bad_in and _swallows(op, running.inputs):
             self.swallowed.append(self._record(running, outputs))
-        if bad_in and packet in op_table.PREDICATES | op_table.PREDICATE_PARTS:
+        if bad_in and packet in _DECIDES:
             self.decisions.append(self._record(running, outputs))
         if len(self.births) < _MAX_BIRTHS and _is_birth(running.named, results):
             record = self._record(running, outputs)

@@ -30,7 +30,7 @@ WRITES_CONSTANTS = frozenset(
 )
 
 # Makes a tensor out of numbers in the program: `torch.tensor(nan)`, `x[0] = inf`,
-# `torch.where(mask, x, -inf)`.
+# `torch.where(mask, x, -inf)`. More than one number is an array: `torch.from_numpy(a)`.
 LITERALS = frozenset({"aten.lift_fresh", "aten.lift_fresh_copy", "aten.scalar_tensor"})
 
 # Returns memory that nobody has written yet: whatever it holds means nothing.
@@ -86,6 +86,9 @@ PREDICATES = frozenset(
 )
 # How PyTorch itself asks `isfinite(x)`: it composes `(x == x) * (x.abs() != inf)`.
 PREDICATE_PARTS = frozenset({"aten.eq", "aten.ne"})
+
+# Asks in which order values stand. Infinities that were written down are meant to be compared.
+COMPARISONS = frozenset({"aten.lt", "aten.le", "aten.gt", "aten.ge"})
 
 # Swallows an overflow so that the result is finite but wrong: 1/Inf is 0, and a replaced
 # Inf is somebody's constant. Saturating functions (softmax, tanh, clamp, exp of -Inf) are not here.

@@ -55,6 +55,7 @@ class StepFacts:
         self.screens: dict[str, Tensor] = {}
         self.suspects: list[str] = []
         self.sinks: list[Sink] = []
+        self.held: list[Sink] = []  # bad values in the user's variables when the step raised
         self.named = False  # whether `sinks` are all that is bad; else `suspects` may be more
         self.prints: list[tuple[str, tuple[int, int]]] = []
         self.returned: Any = None
