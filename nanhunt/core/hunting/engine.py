@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -76,7 +77,8 @@ class HuntEngine:
         parts = (self._target, self._around, self._optimizers, self._scalers)
         first = Snapshot(*parts, snapshot)
         self._course = Course(functools.partial(Snapshot, *parts), first, data, back)
-        self._observed = not complex_half
+        self._observes = complex_half
+        self._observed = -1  # the last step whose operations were observed
         self._progress = Progress(progress)
         self._skips = ScalerSkips()
         self._history = History()
@@ -240,7 +242,7 @@ class HuntEngine:
 
     def _step(self) -> Finding | None:
         number = self._course.number
-        observed = self._examines and not self._observed and not self._target.compiled
+        observed = self._examines and self._to_observe(number) and not self._target.compiled
         activity = Activity()
         observer = Observer(self._target, activity) if observed else None
         self._sentinel = self._make_sentinel(activity, observer)
@@ -259,8 +261,8 @@ class HuntEngine:
         self._ledger.steps_run = max(self._ledger.steps_run, number + 1)
         self._course.end()
         if observer is not None:
-            self._observed = True
-            self._ledger.costs["observed_step_seconds"] = seconds
+            self._observed = number
+            self._ledger.costs.setdefault("observed_step_seconds", seconds)
             self._note_observed(observer, facts, number)
         else:
             self._ledger.step_seconds.append(seconds)
@@ -276,6 +278,11 @@ class HuntEngine:
                 self._target.refresh()
         return finding
 
+    def _to_observe(self, number: int) -> bool:
+        """Whether to observe a step's operations: in the steps 0, 10, 100, 1,000 ..."""
+        power = int(math.log10(number)) if number else 0
+        return self._observes and number > self._observed and number in (0, 10**power)
+
     def _note_observed(self, observer: Observer, facts: StepFacts, number: int) -> None:
         """Takes over what the observed step shows besides failures."""
         if observer.hides_gradients:
@@ -285,7 +292,7 @@ class HuntEngine:
             self._ledger.notes.append(
                 "the step puts gradients through nan_to_num: they are looked at before that"
             )
-        if self._learning is not None:
+        if self._learning is not None and self._learning.ran is None:
             self._learning.ran = observer.modules.names()
             if facts.scaled and next(iter(observer.parts), "") == "clip":
                 self._learning.clipped_scaled = observer.parts["clip"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -187,7 +189,7 @@ def _largest_update(entry: OptimizerLog, parameter: Tensor, gradient: float) -> 
     if type(entry.optimizer) in (torch.optim.Adam, torch.optim.AdamW):
         # Kingma and Ba, "Adam" (2015), section 2.1: |update| <= rate (1 - b1) / sqrt(1 - b2).
         b1, b2 = (float(b) for b in defaults["betas"])
-        return rate * (max(1.0, (1 - b1) / max(1 - b2, 1e-12) ** 0.5) + decay)
+        return rate * (max(1.0, (1 - b1) / math.sqrt(max(1 - b2, 1e-12))) + decay)
     if type(entry.optimizer) is torch.optim.SGD:
         kept = 1 - float(defaults.get("momentum", 0.0))
         return rate * (_MARGIN * gradient + decay) / max(kept, 1e-3)

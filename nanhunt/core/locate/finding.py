@@ -171,13 +171,18 @@ def swallowed_findings(observer: Observer, step: int, never_masks: frozenset[int
     descent = Descent(observer, never_masks)
     findings: dict[tuple[str, Source | None], Finding] = {}
     for record in observer.swallowed:
-        if record.context.phase != "forward":
+        if not _counts_on_values(record.context):
             continue
         for origin in descent.of_inputs(record):
             made = origin.record
             if origin.kind != "inf" or origin.source != "arithmetic" or made is None:
                 continue
-            if made.packet in op_table.SINGULAR or made.context.phase != "forward":
+            if made.packet in op_table.SINGULAR or made.of_zero:
+                continue
+            if not _counts_on_values(made.context):
+                continue
+            meant = made.packet in op_table.MEANT_TO_BE_BOUNDED
+            if meant and record.packet in op_table.BOUNDS:
                 continue
             source = _source(made.context)
             findings.setdefault(
@@ -199,6 +204,13 @@ def swallowed_findings(observer: Observer, step: int, never_masks: frozenset[int
                 ),
             )
     return list(findings.values())
+
+
+def _counts_on_values(context: Context) -> bool:
+    """Whether an operation belongs to the forward pass, or to a norm that clips gradients."""
+    return context.phase == "forward" or (
+        context.phase == "optimizer" and context.stack.part == "clip"
+    )
 
 
 def _reaches(sinks: tuple[Sink, ...]) -> tuple[str, ...]:
