@@ -54,7 +54,6 @@ def test_a_long_healthy_run_steps_often_enough(every: int) -> None:
     assert hunted(model, step, 1_100).findings == ()
 
 
-@pytest.mark.xfail(strict=True, reason="forwards are not counted")
 def test_a_backward_after_the_loop_over_batches_is_a_finding() -> None:
     model, optimizer = linear()
     data = TensorDataset(torch.randn(64, 4), torch.randn(64, 1))

@@ -177,21 +177,39 @@ for number in range(6):
 """
 
 
-@pytest.mark.xfail(strict=True, reason="a loop that raises is undone and not looked at")
-def test_a_script_that_raises_for_a_bad_value_leaves_a_report(tmp_path: Path) -> None:
-    (tmp_path / "train.py").write_text(SCRIPT)
+def run_script(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    (folder / "train.py").write_text(text)
     root = Path(nanhunt.__file__).resolve().parent.parent
-    ended = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-m", "nanhunt", "run", "train.py"],
-        cwd=tmp_path,
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_a_script_that_raises_for_a_bad_value_leaves_a_report(tmp_path: Path) -> None:
+    ended = run_script(SCRIPT, tmp_path)
     assert "ValueError: loss is nan" in ended.stderr
     assert "nothing went bad" not in ended.stderr
     assert ended.returncode == 3
     finding = nanhunt.load_report(tmp_path / "train.nanhunt.json").finding
     assert finding is not None
     assert finding.step == BAD_AT
+
+
+def test_a_script_that_raises_for_another_reason_leaves_none(tmp_path: Path) -> None:
+    """Data hold a NaN, the best loss begins at infinity, and a part thrown away is NaN."""
+    other = SCRIPT.replace("y = y + (y * 0).log() * 0", "raise ValueError('of another reason')")
+    beside = (
+        "x[0, 0], best = float('nan'), torch.tensor(float('inf'))\n"
+        "root = torch.rand(3, requires_grad=True)\n"
+        "part = (root - 2).sqrt()\n"
+        "x = x.nan_to_num()\n"
+    )
+    ended = run_script(other.replace("for number", beside + "for number"), tmp_path)
+    assert "ValueError: of another reason" in ended.stderr
+    assert ended.returncode == 1
+    assert not (tmp_path / "train.nanhunt.json").exists()

@@ -311,3 +311,19 @@ def gains_that_bfloat16_holds_still() -> Program:
         return loss.detach()
 
     return model, step, {}
+
+
+@broken("forwards_without_backward")
+def a_backward_after_the_loop_over_batches() -> Program:
+    model, data = net(), Data()
+    optimizer = sgd(model)
+
+    def step() -> Tensor:
+        for _ in range(8):
+            optimizer.zero_grad()
+            loss = loss_of(model, data)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return model, step, {}

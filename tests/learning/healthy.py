@@ -347,3 +347,55 @@ def a_warm_up_in_bfloat16_from_a_small_rate() -> Program:
         return loss.detach()
 
     return model, step, {}
+
+
+@healthy
+def a_rollout_that_forgot_no_grad() -> Program:
+    model, data = net(), Data()
+    optimizer = sgd(model)
+
+    def step() -> Tensor:
+        seen = [model(data.batch()[0]).detach().mean() for _ in range(12)]
+        optimizer.zero_grad()
+        loss = loss_of(model, data) + 0 * torch.stack(seen).mean()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return model, step, {}
+
+
+@healthy
+def an_optimizer_for_each_parameter() -> Program:
+    model, data = net(), Data()
+    optimizers = [torch.optim.SGD([p], lr=0.05) for p in model.parameters()]
+
+    def step() -> Tensor:
+        with torch.no_grad():
+            for _ in range(4):
+                loss_of(model, data)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        loss = loss_of(model, data)
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        return loss.detach()
+
+    return model, step, {}
+
+
+@healthy
+def an_epoch_in_one_step() -> Program:
+    model, data = net(), Data()
+    optimizer = sgd(model)
+
+    def step() -> Tensor:
+        for _ in range(8):
+            optimizer.zero_grad()
+            loss = loss_of(model, data)
+            loss.backward()
+            optimizer.step()
+        return loss.detach()
+
+    return model, step, {}

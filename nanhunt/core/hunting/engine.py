@@ -294,6 +294,8 @@ class HuntEngine:
             )
         if self._learning is not None and self._learning.ran is None:
             self._learning.ran = observer.modules.names()
+            calls = [observer.modules.calls(root) for root in self._target.roots]
+            self._learning.forwards = max(calls, default=0)
             if facts.scaled and next(iter(observer.parts), "") == "clip":
                 self._learning.clipped_scaled = observer.parts["clip"]
         self._investigation(number).note_observed(observer)

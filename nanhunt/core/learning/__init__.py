@@ -13,6 +13,7 @@ __all__ = ["RULES", "LearningLog", "not_training"]
 RULES: tuple[Callable[[LearningLog], Finding | None], ...] = (
     updates.optimizer_never_steps,
     updates.optimizer_seldom_steps,
+    updates.forwards_without_backward,
     updates.learning_rate_zero,
     updates.learning_rate_not_the_schedulers,
     updates.gradients_never_zeroed,

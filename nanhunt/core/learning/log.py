@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -25,6 +25,7 @@ from nanhunt.torch_private import last_rates, loss_scale, stored_values, version
 
 _SAMPLED = 4  # gradients per optimizer that are followed from update to backward
 _KEPT = 512
+MANY_PASSES = 4
 
 
 @dataclasses.dataclass
@@ -133,6 +134,9 @@ class LearningLog:
         largest: per parameter, its largest gradient in those; missing if it never had one.
         clipped_scaled: where gradients were clipped while still multiplied by the loss scale.
         scaled_twice: steps in which a loss was scaled that had been scaled already.
+        zeroed_in_vain: (times gradients were zeroed, backward passes) of the last steps that
+            zeroed them far more often than backward ran.
+        forwards: how often the model was called in the first step, if that was observed.
         ran: modules that ran in the first step, or None when that is not known.
     """
 
@@ -154,8 +158,11 @@ class LearningLog:
         self.ran: set[str] | None = None
         self.clipped_scaled: Stack | None = None
         self.scaled_twice = 0
+        self.zeroed_in_vain: deque[tuple[int, int]] = deque(maxlen=_KEPT)
+        self.forwards = 0
         self._thrown_away = 0
         self._waiting = False
+        self._zeroed: Counter[int] = Counter()
         self._first = {name: checksum(p) for name, p in target.parameters.items()}
         self._epochs = [getattr(s, "last_epoch", 0) for s in self.schedulers]
 
@@ -181,8 +188,9 @@ class LearningLog:
         for log in self.logs.values():
             log.follow()
 
-    def before_zeroing(self) -> None:
-        """Gradients are zeroed; where no update has used them, they were thrown away."""
+    def before_zeroing(self, owner: Any) -> None:
+        """An optimizer or a module zeroes gradients; unless an update used them, they are lost."""
+        self._zeroed[id(owner)] += 1
         self._thrown_away += self._waiting
         self._waiting = False
 
@@ -202,6 +210,10 @@ class LearningLog:
 
     def after_step(self, facts: StepFacts) -> None:
         """Notes the rest of a step."""
+        zeroed = max(self._zeroed.values(), default=0)
+        self._zeroed.clear()
+        if zeroed >= MANY_PASSES and zeroed > 2 * facts.backwards > 0:
+            self.zeroed_in_vain.append((zeroed, facts.backwards))
         self.backwards.append(facts.backwards)
         self.scaled_twice += facts.scaled_twice
         for _, optimizer in facts.skipped:

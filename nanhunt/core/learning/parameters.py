@@ -10,6 +10,7 @@ from torch import Tensor
 from nanhunt.core.learning.log import LearningLog, OptimizerLog
 from nanhunt.core.learning.telling import ENOUGH_UPDATES, counted, finding
 from nanhunt.core.program.target import parameters_of
+from nanhunt.core.tensors.dtypes import HALVES
 from nanhunt.records.report import Finding
 
 
@@ -153,7 +154,7 @@ def _lost_in_rounding(log: LearningLog) -> dict[str, tuple[float, float]]:
         if entry.rising or not entry.highest:
             continue
         for name, parameter in log.target.named_parameters(entry.optimizer):
-            if name not in still or not sizes.get(name) or parameter.dtype not in _HALVES:
+            if name not in still or not sizes.get(name) or parameter.dtype not in HALVES:
                 continue
             smallest = float(parameter.abs().min()) if parameter.numel() else 0.0
             spacing = smallest * torch.finfo(parameter.dtype).eps / 2  # that below a power of 2
@@ -170,16 +171,15 @@ def _waiting_for_warm_up(log: LearningLog) -> set[str]:
         for entry in log.logs.values()
         if entry.rising
         for name, parameter in log.target.named_parameters(entry.optimizer)
-        if parameter.dtype in _HALVES
+        if parameter.dtype in HALVES
     }
 
 
-_HALVES = (torch.bfloat16, torch.float16)
 _MARGIN = 4.0  # gradients between those that were measured may be larger
 
 
 def _in_half(log: LearningLog) -> bool:
-    return any(p.dtype in _HALVES for p in log.target.parameters.values())
+    return any(p.dtype in HALVES for p in log.target.parameters.values())
 
 
 def _largest_update(entry: OptimizerLog, parameter: Tensor, gradient: float) -> float | None:

@@ -28,7 +28,10 @@ _OTHER_REASONS = (
 
 
 def held_when_raised(
-    error: BaseException, region: Callable[[Tensor], Region | None], index: int
+    error: BaseException,
+    region: Callable[[Tensor], Region | None] = lambda _: None,
+    index: int = 0,
+    wanted: Callable[[Tensor], bool] = lambda _: True,
 ) -> list[Sink]:
     """Tensors in variables of the user's frames that are not finite, the innermost frame first.
 
@@ -39,6 +42,7 @@ def held_when_raised(
         error: what the step raised.
         region: gives the memory of a tensor.
         index: number of operations that had run.
+        wanted: which tensors to look at.
     """
     if isinstance(error, _OTHER_REASONS):
         return []
@@ -47,6 +51,7 @@ def held_when_raised(
         for frame in reversed(_frames(error))
         for name, value in frame.f_locals.items()
         for tensor in plain_tensors(value, depth=2)
+        if wanted(tensor)
     )
     held = []
     for name, tensor in itertools.islice(tensors, _LOOKED_AT):

@@ -102,7 +102,7 @@ class Sentinel:
         self.after_skip: Callable[[Optimizer], None] | None = None
         self.before_backward: Callable[[], None] | None = None
         self.after_backward: Callable[[], None] | None = None
-        self.before_zeroing: Callable[[], None] | None = None
+        self.before_zeroing: Callable[[Any], None] | None = None
         self._undo: list[Callable[[], None]] = []
         self._scaler_decides = False
         self._in_scaler_step = False
@@ -191,7 +191,7 @@ class Sentinel:
             # The closure of an optimizer, called inside its step, tries places and leaves them.
             if not is_elsewhere(self._thread) and not self.activity.optimizer:
                 if self.before_zeroing is not None:
-                    self.before_zeroing()
+                    self.before_zeroing(owner)
                 if self._waiting:
                     self._waiting = False
                     self._check_before_loss("thrown away")
