@@ -304,7 +304,6 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         sys.modules.pop(name, None)
 
 
-@pytest.mark.xfail(strict=True, reason="site-packages count as the user's own")
 def test_the_line_is_the_users_and_the_library_stands_beside_it(library: Any) -> None:
     def loss_of(y: Tensor, number: int) -> Tensor:
         likely = y.sigmoid() * (torch.arange(8)[:, None] != (5 if number == BAD_AT else -1))
@@ -318,7 +317,6 @@ def test_the_line_is_the_users_and_the_library_stands_beside_it(library: Any) ->
     assert "fastlosses" in str(report), "the package is named, not a bare utils.py"
 
 
-@pytest.mark.xfail(strict=True, reason="site-packages count as the user's own")
 def test_no_change_to_a_file_of_a_library_is_proposed(library: Any) -> None:
     def loss_of(y: Tensor, number: int) -> Tensor:
         likely = y.sigmoid() * (torch.arange(8)[:, None] != (5 if number == BAD_AT else -1))
@@ -328,3 +326,18 @@ def test_no_change_to_a_file_of_a_library_is_proposed(library: Any) -> None:
     assert finding is not None
     assert finding.trials
     assert not [trial for trial in finding.trials if "site-packages" in trial.file]
+
+
+def test_a_line_of_a_library_is_told_where_no_line_is_the_users(library: Any) -> None:
+    model, _, step = training(mean)
+    library.model, library.step, library.number = model, step, itertools.count()
+    code = (
+        "def run():\n    p = step().detach() * 0\n    return p.log() if next(number) == 3 else p\n"
+    )
+    folder = Path(library.__file__).parent
+    (folder / "loop.py").write_text(code)
+    exec(compile(code, str(folder / "loop.py"), "exec"), vars(library))
+    finding = nanhunt.hunt(model, library.run, steps=8, progress=False, trials=False).finding
+    assert finding is not None
+    assert finding.source is not None
+    assert finding.source.file == str(folder / "loop.py")

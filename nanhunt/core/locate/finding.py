@@ -10,6 +10,7 @@ from nanhunt.core.observe import op_table
 from nanhunt.core.observe.closeup import Closeup
 from nanhunt.core.observe.observer import Observer
 from nanhunt.core.observe.op_records import Birth, Context, OpRecord
+from nanhunt.core.program.source_lines import Stack, package_of
 from nanhunt.core.watch.step_facts import Sink, StepFacts
 from nanhunt.records.report import Finding, Source
 
@@ -118,7 +119,7 @@ def finding_of(
         outputs=seen.outputs if seen else (),
         frames=closeup.frames if closeup is not None and seen else (),
         reaches=reaches,
-        evidence=_evidence(origin, closeup),
+        evidence=(*_in_library(context), *_evidence(origin, closeup)),
     )
     if origin.external:
         return _external_finding(finding, outside)
@@ -156,6 +157,7 @@ def birth_finding(birth: Birth, step: int) -> Finding:
         op=birth.record.op,
         source=_source(context),
         stack=_stack(context),
+        evidence=_in_library(context),
         inputs=birth.inputs,
         outputs=birth.outputs,
         frames=birth.frames,
@@ -197,6 +199,7 @@ def swallowed_findings(observer: Observer, step: int, never_masks: frozenset[int
                     op=made.op,
                     source=source,
                     stack=_stack(made.context),
+                    evidence=_in_library(made.context),
                     explanation=(
                         f"{made.op} overflowed to Inf and {record.op} turned that into a finite "
                         "number: the result is wrong although nothing looks bad."
@@ -235,20 +238,35 @@ def _source(context: Context | None) -> Source | None:
 
 
 def _stack(context: Context | None) -> tuple[Source, ...]:
-    """The user's frames; for the backward of an operation, those of its forward.
+    """The user's frames; for the backward of an operation, those of its forward."""
+    meant = _meant(context)
+    return meant[0].sources(meant[1]) if meant is not None else ()
+
+
+def _meant(context: Context | None) -> tuple[Stack, int] | None:
+    """The stack that tells where an operation was written, and how many of its lines to skip.
 
     In a tensor hook, and in activation checkpointing's second pass, it is the running code
     itself that is meant. For a custom `autograd.Function` it is the line that applied it.
     """
     if context is None:
-        return ()
+        return None
     here, forward = context.stack, context.forward
     if context.phase != "backward" or context.stack.recompute or forward is None:
-        return here.sources()
+        return here, 0
     in_hook = here.inside_engine and not here.before_apply
     if in_hook:
-        return here.sources()
-    return forward.stack.sources(skip=forward.stack.before_apply)
+        return here, 0
+    return forward.stack, forward.stack.before_apply
+
+
+def _in_library(context: Context | None) -> tuple[str, ...]:
+    """Says that an operation stands in an installed package, and where."""
+    meant = _meant(context)
+    line = meant[0].library(meant[1]) if meant is not None else None
+    if line is None:
+        return ()
+    return (f"the operation is in {package_of(line.file)}:{line.line}: `{line.code}`",)
 
 
 def _evidence(origin: Origin, closeup: Closeup | None) -> tuple[str, ...]:
