@@ -272,3 +272,58 @@ def a_loss_that_does_not_see_the_model() -> Program:
         return loss.detach()
 
     return model, step, {}
+
+
+class Adapted(nn.Module):
+    """A frozen layer with a branch that came after the optimizer."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.down = nn.Linear(base.in_features, 2, bias=False)
+        self.up = nn.Linear(2, base.out_features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) + self.up(self.down(x))
+
+
+@broken("parameters_in_no_optimizer")
+def an_optimizer_made_before_the_adapters() -> Program:
+    model, data = net(), Data()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    model[0] = Adapted(model[0])
+    return model, plain(model, data, optimizer), {}
+
+
+@broken("updates_lost_in_rounding")
+def gains_that_bfloat16_holds_still() -> Program:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.RMSNorm(4), nn.Linear(4, 2)).bfloat16()
+    noise = torch.Generator().manual_seed(3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0)
+
+    def step() -> Tensor:
+        x = torch.randn(6, 4, generator=noise).bfloat16()
+        optimizer.zero_grad()
+        loss = (model(x) - x[:, :2]).pow(2).mean()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return model, step, {}
+
+
+@broken("forwards_without_backward")
+def a_backward_after_the_loop_over_batches() -> Program:
+    model, data = net(), Data()
+    optimizer = sgd(model)
+
+    def step() -> Tensor:
+        for _ in range(8):
+            optimizer.zero_grad()
+            loss = loss_of(model, data)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return model, step, {}

@@ -310,3 +310,92 @@ def several_losses_before_one_update() -> Program:
         return (first + second).detach()
 
     return model, step, {}
+
+
+@healthy
+def a_frozen_layer_in_the_optimizer_and_a_part_left_out_of_it() -> Program:
+    model, data = net(), Data()
+    model[0].requires_grad_(False)
+    optimizer = torch.optim.Adam(model[0].parameters(), lr=0.01)
+    optimizer.add_param_group({"params": [model[2].weight]})
+
+    def step() -> Tensor:
+        model.zero_grad()
+        loss = loss_of(model, data)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return model, step, {}
+
+
+@healthy
+def a_warm_up_in_bfloat16_from_a_small_rate() -> Program:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 2)).bfloat16()
+    noise = torch.Generator().manual_seed(3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: 1e-3 * 1.01**n)
+
+    def step() -> Tensor:
+        x = torch.randn(6, 4, generator=noise).bfloat16()
+        optimizer.zero_grad()
+        loss = (model(x) - x[:, :2]).pow(2).mean()
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+        return loss.detach()
+
+    return model, step, {}
+
+
+@healthy
+def a_rollout_that_forgot_no_grad() -> Program:
+    model, data = net(), Data()
+    optimizer = sgd(model)
+
+    def step() -> Tensor:
+        seen = [model(data.batch()[0]).detach().mean() for _ in range(12)]
+        optimizer.zero_grad()
+        loss = loss_of(model, data) + 0 * torch.stack(seen).mean()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return model, step, {}
+
+
+@healthy
+def an_optimizer_for_each_parameter() -> Program:
+    model, data = net(), Data()
+    optimizers = [torch.optim.SGD([p], lr=0.05) for p in model.parameters()]
+
+    def step() -> Tensor:
+        with torch.no_grad():
+            for _ in range(4):
+                loss_of(model, data)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        loss = loss_of(model, data)
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        return loss.detach()
+
+    return model, step, {}
+
+
+@healthy
+def an_epoch_in_one_step() -> Program:
+    model, data = net(), Data()
+    optimizer = sgd(model)
+
+    def step() -> Tensor:
+        for _ in range(8):
+            optimizer.zero_grad()
+            loss = loss_of(model, data)
+            loss.backward()
+            optimizer.step()
+        return loss.detach()
+
+    return model, step, {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -76,7 +77,8 @@ class HuntEngine:
         parts = (self._target, self._around, self._optimizers, self._scalers)
         first = Snapshot(*parts, snapshot)
         self._course = Course(functools.partial(Snapshot, *parts), first, data, back)
-        self._observed = not complex_half
+        self._observes = complex_half
+        self._observed = -1  # the last step whose operations were observed
         self._progress = Progress(progress)
         self._skips = ScalerSkips()
         self._history = History()
@@ -240,7 +242,7 @@ class HuntEngine:
 
     def _step(self) -> Finding | None:
         number = self._course.number
-        observed = self._examines and not self._observed and not self._target.compiled
+        observed = self._examines and self._to_observe(number) and not self._target.compiled
         activity = Activity()
         observer = Observer(self._target, activity) if observed else None
         self._sentinel = self._make_sentinel(activity, observer)
@@ -259,8 +261,8 @@ class HuntEngine:
         self._ledger.steps_run = max(self._ledger.steps_run, number + 1)
         self._course.end()
         if observer is not None:
-            self._observed = True
-            self._ledger.costs["observed_step_seconds"] = seconds
+            self._observed = number
+            self._ledger.costs.setdefault("observed_step_seconds", seconds)
             self._note_observed(observer, facts, number)
         else:
             self._ledger.step_seconds.append(seconds)
@@ -276,15 +278,24 @@ class HuntEngine:
                 self._target.refresh()
         return finding
 
+    def _to_observe(self, number: int) -> bool:
+        """Whether to observe a step's operations: in the steps 0, 10, 100, 1,000 ..."""
+        power = int(math.log10(number)) if number else 0
+        return self._observes and number > self._observed and number in (0, 10**power)
+
     def _note_observed(self, observer: Observer, facts: StepFacts, number: int) -> None:
         """Takes over what the observed step shows besides failures."""
         if observer.hides_gradients:
             self._hidden_gradients = True
+            if observer.hid_bad:
+                facts.note_lost([f"{'scaled ' * facts.scaled}gradients, replaced"])
             self._ledger.notes.append(
                 "the step puts gradients through nan_to_num: they are looked at before that"
             )
-        if self._learning is not None:
+        if self._learning is not None and self._learning.ran is None:
             self._learning.ran = observer.modules.names()
+            calls = [observer.modules.calls(root) for root in self._target.roots]
+            self._learning.forwards = max(calls, default=0)
             if facts.scaled and next(iter(observer.parts), "") == "clip":
                 self._learning.clipped_scaled = observer.parts["clip"]
         self._investigation(number).note_observed(observer)
@@ -304,7 +315,11 @@ class HuntEngine:
             return None
         if facts.suspects or skipped_by_loop:
             return self._examine(facts, number, skipped=skipped_by_loop)
-        if facts.skipped and self._skips.worth_a_probe() and not self._snapshot.missing:
+        if (
+            (facts.skipped or facts.overflowed)
+            and self._skips.worth_a_probe()
+            and not self._snapshot.missing
+        ):
             return self._rewound(self._investigation(number).probe_skip(facts))
         return None
 
@@ -403,12 +418,14 @@ class HuntEngine:
             exact_labels=self._exact_labels,
             activity=activity,
             hidden_gradients=self._hidden_gradients,
+            thrown_away=True,
         )
         log, scalers = self._learning, self._scalers
         if log is not None:
             sentinel.after_update = log.after_update
             sentinel.before_backward = lambda: log.before_backward(scalers)
             sentinel.after_backward = log.after_backward
+            sentinel.before_zeroing = log.before_zeroing
         return sentinel
 
     def _installed(self) -> Installed:

@@ -23,7 +23,7 @@ from nanhunt.core.locate.finding import (
     sink_finding,
     swallowed_findings,
 )
-from nanhunt.core.locate.starting_tensors import StartingTensors
+from nanhunt.core.locate.starting_tensors import StartingTensors, array_made_tensor
 from nanhunt.core.observe.observer import Activity, Observer
 from nanhunt.core.observe.op_records import OpRecord
 from nanhunt.core.snapshot.copies import NoMemoryError
@@ -93,6 +93,8 @@ class Investigation:
             context.variables,
         )
         self._replay = "not_needed"
+        self._calls = True  # whether calls above autograd are noted
+        self._observed_bad = False
         self._scene: Scene | None = None  # of the last finding: the evidence, for trials
 
     # -- what can be asked of a step --------------------------------------------------------------
@@ -122,7 +124,10 @@ class Investigation:
         return self._conclude(finding, started, end if error is None else None)
 
     def probe_skip(self, facts: StepFacts) -> Finding | None:
-        """A GradScaler skipped: replay with a loss scale of 1, where it ought to be healthy."""
+        """A GradScaler skipped, or the loop lost scaled gradients that were not finite.
+
+        Replayed with a loss scale of 1 the step ought to be healthy.
+        """
         started = time.perf_counter()
         finding, end = None, None
         with noted(self._ledger.notes, FAILED) as failed:
@@ -131,8 +136,9 @@ class Investigation:
             probed, _ = self._replayer.replay(scale=1.0)
             if any(sink.kind == "gradient" for sink in probed.sinks):
                 facts.sinks = probed.sinks
+                what = "GradScaler skipped this step" if facts.skipped else facts.overflowed[0]
                 self._ledger.notes.append(
-                    "GradScaler skipped this step; replayed with a loss scale of 1 the gradients "
+                    f"{what}; replayed with a loss scale of 1 the gradients "
                     "are still not finite, so lowering the scale will not help"
                 )
                 again, _ = self._replayer.replay()
@@ -143,13 +149,15 @@ class Investigation:
 
     def note_observed(self, observer: Observer) -> None:
         """Takes over warnings and ComplexHalf births of a step that was observed as it ran."""
-        explained_births, end = 0, None
+        births, explained_births, end = observer.births, 0, None
         with noted(self._ledger.notes, FAILED):
             for warning in swallowed_findings(observer, self._context.step, frozenset()):
                 self._ledger.add(warning)
-            if observer.births and not self._snapshot.missing:
+            step = self._context.step
+            births = [b for b in observer.births if not self._ledger.knows(birth_finding(b, step))]
+            if births and not self._snapshot.missing:
                 end = self._end_state()
-                for birth in observer.births[:_BIRTHS_EXPLAINED]:
+                for birth in births[:_BIRTHS_EXPLAINED]:
                     scene = self._look_closely(birth.record, None)
                     scene.finding = birth_finding(birth, self._context.step)
                     self._scene = scene
@@ -157,7 +165,7 @@ class Investigation:
                     self._ledger.add(finding)
                     self._prove(finding)
                     explained_births += 1
-        for birth in observer.births[explained_births:]:
+        for birth in births[explained_births:]:
             self._ledger.add(birth_finding(birth, self._context.step))
         if end is not None:
             with uninterrupted():
@@ -194,10 +202,11 @@ class Investigation:
             Exception: what the replay raised instead, before anything bad was seen in it.
         """
         self._replay = replay
-        observer = Observer(self._target, Activity(), calls=True)
+        observer = Observer(self._target, Activity(), calls=self._calls)
         facts, raised = self._replayer.replay(observer, scale=scale)
         if raised is not None and not facts.bad and type(raised) is not type(error):
             raise raised
+        self._observed_bad = facts.bad
         step, protected = self._context.step, self._starting.never_masks(observer)
         verdict = judge(observer, facts, protected)
         self._ledger.acquitted |= set(verdict.acquitted)
@@ -211,7 +220,8 @@ class Investigation:
         scene.plain_step_with_scaler = facts.plain_step_with_scaler
         scene.scaled_twice = facts.scaled_twice
         scene.origin = verdict.origin
-        scene.outside = self._starting.outside(observer, verdict.origin)
+        outside = self._starting.outside(observer, verdict.origin)
+        scene.outside = outside or array_made_tensor(verdict.origin, scene.closeup)
         scene.finding = finding_of(verdict, step, scene.closeup, scene.outside)
         self._scene = scene
         return explained(scene)
@@ -237,10 +247,34 @@ class Investigation:
                     "a tensor was written that never had been before, and could not be put back"
                 )
             return self.not_reproduced(facts, reason)
-        finding = self.locate(_same_end(facts.prints, plain.prints), wanted=plain, error=error)
+        end = _same_end(facts.prints, plain.prints)
+        finding = self.locate(end, wanted=plain, error=error)
+        if finding is None and plain.bad and not self._observed_bad:
+            finding = self._locate_below(end, plain, error)
         known = (sink.name in self._ledger.acquitted for sink in facts.sinks)
         if finding is None and error is None and not all(known):
-            return sink_finding(facts, self._context.step)
+            if self._observed_bad:
+                return sink_finding(facts, self._context.step)
+            return self.not_reproduced(
+                facts, "watched operation by operation the step took another path and was healthy"
+            )
+        return finding
+
+    def _locate_below(
+        self, end: str, plain: StepFacts, error: BaseException | None
+    ) -> Finding | None:
+        """Locates without noting calls, for which torch's encoder leaves out its fused path.
+
+        No remedy is tried then: it would patch a call, and so change the path as well.
+        """
+        self._calls = False
+        finding = self.locate(end, wanted=plain, error=error)
+        self._calls, self._scene = True, None
+        if finding is not None:
+            self._ledger.notes.append(
+                "the step was healthy while calls were watched, since torch left out a fused "
+                "path: only operations were watched, and no remedy was tried"
+            )
         return finding
 
     def _look_closely(self, record: OpRecord | None, scale: float | None) -> Scene:
@@ -252,7 +286,7 @@ class Investigation:
         )
         scene.closeup = closeup_of(record)
         if scene.closeup is not None:
-            observer = Observer(self._target, Activity(), closeup=scene.closeup)
+            observer = Observer(self._target, Activity(), calls=self._calls, closeup=scene.closeup)
             self._replayer.replay(observer, scale=scale)
             scene.closeup.release()
             self._snapshot.restore()

@@ -52,9 +52,12 @@ class Ledger:
 
     def add(self, finding: Finding) -> None:
         """Adds a finding unless the same stands there already."""
-        known = {_identity(other) for other in self._findings}
-        if _identity(finding) not in known:
+        if not self.knows(finding):
             self._findings.append(finding)
+
+    def knows(self, finding: Finding) -> bool:
+        """Whether the same stands there already."""
+        return _identity(finding) in {_identity(other) for other in self._findings}
 
     @property
     def critical(self) -> list[Finding]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
@@ -28,7 +29,9 @@ from nanhunt.core.program.target import Target
 from nanhunt.core.snapshot.reachable import Surroundings
 from nanhunt.core.snapshot.snapshot import Snapshot
 from nanhunt.core.snapshot.tape import Tape
+from nanhunt.core.tensors.stats import count_bad
 from nanhunt.core.watch.present import confirmed, seen_losses
+from nanhunt.core.watch.raised import held_when_raised
 from nanhunt.core.watch.replay import Replayer
 from nanhunt.core.watch.sentinel import Sentinel
 from nanhunt.core.watch.step_facts import Sink, StepFacts
@@ -86,6 +89,7 @@ class LoopHunt:
         self._observer: Observer | None = None
         self._caught: StepFacts | None = None
         self._started = 0.0
+        self._raised: list[Sink] = []  # what the loop held when it raised
 
     @property
     def report(self) -> Report:
@@ -106,6 +110,7 @@ class LoopHunt:
                 observer=self._observer,
                 acquitted=self._ledger.acquitted,
                 activity=activity,
+                thrown_away=True,
             )
             self._sentinel.after_update = self._sentinel.after_skip = self._end_of_step
             self._sentinel.__enter__()
@@ -122,9 +127,11 @@ class LoopHunt:
         try:
             if kind is None:
                 self._look(self._sentinel.finish())
+            elif issubclass(kind, Exception):
+                self._look_at_raised(error)
             if self._caught is not None:
                 self._examine(self._caught)
-            elif kind is not None:
+            if kind is not None and not issubclass(kind, _Caught):
                 with uninterrupted():
                     self._snapshot.restore()
         finally:
@@ -154,6 +161,9 @@ class LoopHunt:
             self._ledger.costs["observed_step_seconds"] = seconds
             with noted(self._ledger.notes, FAILED):
                 self._ledger.note_first_step(self._observer)
+            self._sentinel.hidden_gradients = self._observer.hides_gradients
+            if self._observer.hid_bad:
+                facts.note_lost(["gradients, replaced"])
         else:
             self._ledger.step_seconds.append(seconds)
         self._look(facts)
@@ -171,15 +181,35 @@ class LoopHunt:
         return self._sentinel.finish()
 
     def _look(self, facts: StepFacts) -> None:
+        # Whoever replaces what is not finite before the scaler looks leaves it blind: an overflow
+        # that comes of its scale is a failure then as well. Here no other scale can be tried.
+        facts.note_lost({label[7:] for label in facts.overflowed if label.endswith("replaced")})
         if not facts.suspects:
             return
         bad: list[Sink] = []
         with noted(self._ledger.notes, FAILED) as failed:
-            bad = confirmed(facts, self._target, self._optimizers, self._ledger.acquitted)
+            bad = facts.sinks + confirmed(
+                facts, self._target, self._optimizers, self._ledger.acquitted
+            )
         if bad or failed:
             self._caught = facts
         else:
             self._sentinel.test_exactly(facts.suspects)
+
+    def _look_at_raised(self, error: Exception) -> None:
+        """Looks whether the loop has raised an exception for a bad value.
+
+        Only what the model has had a part in counts; data may hold a NaN, and a list of the best
+        losses an infinity, in any healthy program.
+        """
+        facts = self._sentinel.finish()
+        with noted(self._ledger.notes, FAILED):
+            self._raised = held_when_raised(error, wanted=_is_computed)
+            losses = held_when_raised(error, wanted=lambda t: _is_computed(t) and t.numel() == 1)
+            facts.sinks += [dataclasses.replace(sink, kind="loss") for sink in losses]
+        self._look(facts)
+        if self._raised and self._caught is None:
+            self._caught = facts
 
     def _stop_observing(self) -> None:
         if self._observer is not None:
@@ -209,6 +239,7 @@ class LoopHunt:
         if failed:
             finding = investigation.seen(facts, failed[0])
         if finding is None:
+            self._ledger.steps_run -= bool(self._raised)  # which has not been run to its end
             return
         investigation.record(finding)
         self._ledger.costs["examination_seconds"] = time.perf_counter() - started
@@ -220,14 +251,16 @@ class LoopHunt:
     ) -> Finding | None:
         losses = seen_losses(facts)
         present = replayer.exact_facts()
-        facts.sinks, facts.named = [*losses, *present.sinks], True
-        if not facts.sinks:
+        facts.sinks, facts.named = [*losses, *facts.sinks, *present.sinks], True
+        if not facts.sinks and not self._raised:
             return None
         seen_calls = bool(self._calls.calls)
         missing = self._snapshot.missing or ("" if seen_calls else "no call of the model was seen")
         if missing:
             return investigation.not_reproduced(facts, missing)
         finding = investigation.locate("symptom")
+        if finding is None and not facts.sinks:
+            return None  # the loop's own code made what it looks at, and may have thrown it away
         if finding is None or (finding.phase == "data" and not self._calls.bad_inputs()):
             finding = self._outside_model(facts, losses)
         self._ledger.notes.append(
@@ -243,10 +276,19 @@ class LoopHunt:
                 explanation="The model's outputs were not finite when it was run again on the same "
                 "inputs; which operation made that is not known.",
             )
-        where = "its loss is not" if losses else "its gradients or its update are not"
+        where = (
+            "its loss is not"
+            if losses or facts.sinks[0].kind == "loss"
+            else "its gradients or its update are not"
+        )
         return dataclasses.replace(
             seen,
             explanation=f"The model's outputs, when it was run again on the same inputs, were "
             f"finite; {where}: it happened in the loop's own code. Put the step in a function and "
             "hunt that with `%nanhunt model step_fn` to get the line.",
         )
+
+
+def _is_computed(tensor: Tensor) -> bool:
+    """Whether a tensor holds a NaN and comes of something that is trained."""
+    return tensor.grad_fn is not None and bool(count_bad(tensor)[0])

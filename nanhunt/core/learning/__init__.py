@@ -13,12 +13,15 @@ __all__ = ["RULES", "LearningLog", "not_training"]
 RULES: tuple[Callable[[LearningLog], Finding | None], ...] = (
     updates.optimizer_never_steps,
     updates.optimizer_seldom_steps,
+    updates.forwards_without_backward,
     updates.learning_rate_zero,
     updates.learning_rate_not_the_schedulers,
     updates.gradients_never_zeroed,
     parameters.loss_detached,
     parameters.parameters_without_gradient,
     parameters.gradients_all_zero,
+    parameters.parameters_in_no_optimizer,
+    parameters.updates_lost_in_rounding,
     parameters.parameters_never_change,
     updates.accumulation_wrong_divisor,
     updates.scale_changed_during_accumulation,
@@ -28,7 +31,7 @@ RULES: tuple[Callable[[LearningLog], Finding | None], ...] = (
 )
 # What is a consequence where another cause was found.
 _FOLLOWS = {
-    "parameters_never_change": {"learning_rate_zero"},
+    "parameters_never_change": {"learning_rate_zero", "parameters_in_no_optimizer"},
     "loss_never_changes": {rule.__name__ for rule in RULES} - {"loss_never_changes"},
 }
 

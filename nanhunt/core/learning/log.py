@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -25,6 +25,7 @@ from nanhunt.torch_private import last_rates, local_part, loss_scale, stored_val
 
 _SAMPLED = 4  # gradients per optimizer that are followed from update to backward
 _KEPT = 512
+MANY_PASSES = 4
 
 
 @dataclasses.dataclass
@@ -41,6 +42,8 @@ class OptimizerLog:
         rated: number of updates with a learning rate that is a plain number.
         moving: number of those in which some learning rate was not 0.
         rates: learning rates of the last update, of all groups (plain numbers only).
+        highest: the highest learning rate of any update.
+        rising: whether it is that of the last update, and the first one's was lower (a warm-up).
         said: number of updates for which a scheduler said a learning rate.
         scheduled: number of those that used it.
         known: number of updates of which it is known whether gradients were zeroed after them.
@@ -58,6 +61,8 @@ class OptimizerLog:
     rated: int = 0
     moving: int = 0
     rates: tuple[float, ...] = ()
+    highest: float = 0.0
+    rising: bool = False
     said: int = 0
     scheduled: int = 0
     known: int = 0
@@ -65,6 +70,7 @@ class OptimizerLog:
     samples: list[tuple[Tensor, Tensor, int]] = dataclasses.field(default_factory=list)
     touched: bool = False
     _last_step: int = -1
+    _first_rate: float = 0.0
 
     def note(self, step: int, rates: tuple[float, ...], scheduled: bool | None) -> None:
         """Notes an update.
@@ -88,6 +94,10 @@ class OptimizerLog:
             self.steps += 1
         self.updates += 1
         self._last_step, self.rates = step, rates
+        top = max(rates, default=0.0)
+        self._first_rate = top if self.updates == 1 else self._first_rate
+        self.highest = max(self.highest, top)
+        self.rising = self.highest == top > self._first_rate
         self.rated += bool(rates)
         self.moving += any(rates)
         self.said += scheduled is not None
@@ -118,11 +128,15 @@ class LearningLog:
         losses: the losses of the last steps, as they were returned or sent backward.
         first_loss: that of the first step.
         ratios: per step, of the first, the returned loss divided by the one sent backward.
-        scales: (updates and skips so far, loss scale) at each of the first backward passes.
+        scales: (times that gradients were used or thrown away so far, loss scale) at each of the
+            first backward passes.
         measured: steps in which every gradient was looked at.
         largest: per parameter, its largest gradient in those; missing if it never had one.
         clipped_scaled: where gradients were clipped while still multiplied by the loss scale.
         scaled_twice: steps in which a loss was scaled that had been scaled already.
+        zeroed_in_vain: (times gradients were zeroed, backward passes) of the last steps that
+            zeroed them far more often than backward ran.
+        forwards: how often the model was called in the first step, if that was observed.
         ran: modules that ran in the first step, or None when that is not known.
     """
 
@@ -144,6 +158,11 @@ class LearningLog:
         self.ran: set[str] | None = None
         self.clipped_scaled: Stack | None = None
         self.scaled_twice = 0
+        self.zeroed_in_vain: deque[tuple[int, int]] = deque(maxlen=_KEPT)
+        self.forwards = 0
+        self._thrown_away = 0
+        self._waiting = False
+        self._zeroed: Counter[int] = Counter()
         self._first = {name: checksum(p) for name, p in target.parameters.items()}
         self._epochs = [getattr(s, "last_epoch", 0) for s in self.schedulers]
 
@@ -154,6 +173,7 @@ class LearningLog:
         scale = loss_scale(scalers[0]) if len(scalers) == 1 else None
         if scale is not None and len(self.scales) < _KEPT:
             attempts = sum(log.updates + log.skipped for log in self.logs.values())
+            attempts += self._thrown_away
             self.scales.append((attempts, scale.clone()))
         for log in self.logs.values():
             untouched = all(
@@ -164,11 +184,19 @@ class LearningLog:
 
     def after_backward(self) -> None:
         """Backward has added to the gradients; from here on they are followed again."""
+        self._waiting = True
         for log in self.logs.values():
             log.follow()
 
+    def before_zeroing(self, owner: Any) -> None:
+        """An optimizer or a module zeroes gradients; unless an update used them, they are lost."""
+        self._zeroed[id(owner)] += 1
+        self._thrown_away += self._waiting
+        self._waiting = False
+
     def after_update(self, optimizer: Optimizer) -> None:
         """Notes an update."""
+        self._waiting = False
         log = self._log(optimizer)
         rates = tuple(
             float(group["lr"])
@@ -182,6 +210,10 @@ class LearningLog:
 
     def after_step(self, facts: StepFacts) -> None:
         """Notes the rest of a step."""
+        zeroed = max(self._zeroed.values(), default=0)
+        self._zeroed.clear()
+        if zeroed >= MANY_PASSES and zeroed > 2 * facts.backwards > 0:
+            self.zeroed_in_vain.append((zeroed, facts.backwards))
         self.backwards.append(facts.backwards)
         self.scaled_twice += facts.scaled_twice
         for _, optimizer in facts.skipped:

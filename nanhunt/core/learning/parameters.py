@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from nanhunt.core.learning.log import LearningLog
+import math
+
+import torch
+from torch import Tensor
+
+from nanhunt.core.learning.log import LearningLog, OptimizerLog
 from nanhunt.core.learning.telling import ENOUGH_UPDATES, counted, finding
 from nanhunt.core.program.target import parameters_of
+from nanhunt.core.tensors.dtypes import HALVES
 from nanhunt.records.report import Finding
 
 
@@ -74,6 +80,131 @@ def gradients_all_zero(log: LearningLog) -> Finding | None:
     )
 
 
+def parameters_in_no_optimizer(log: LearningLog) -> Finding | None:
+    """Parameters beside frozen ones train in no optimizer, which holds the frozen ones.
+
+    So it is where adapters came into the model after the optimizer was made. A part that is
+    left out on purpose has no frozen layer of the optimizer's right beside it.
+    """
+    if log.updates < ENOUGH_UPDATES:
+        return None
+    owned = {id(p) for o in log.optimizers for p in parameters_of(o)}
+    parameters = log.target.parameters
+    frozen = [n for n, p in parameters.items() if id(p) in owned and not p.requires_grad]
+    still = log.unchanged() if frozen else set()
+    outside = [
+        name
+        for name, p in parameters.items()
+        if name in still and p.requires_grad and p.grad is not None and id(p) not in owned
+        if any(_beside(name, other) for other in frozen)
+    ]
+    if not outside:
+        return None
+    return finding(
+        log,
+        "parameters_in_no_optimizer",
+        f"{counted(len(outside), 'trainable parameter')} had gradients and did not change in "
+        f"{log.updates:,} updates: no optimizer holds them. One holds {len(frozen):,} frozen "
+        "parameters beside them: it was made before these came into the model.",
+        parameters=outside,
+    )
+
+
+def _beside(name: str, other: str) -> bool:
+    """Whether two parameters stand in one layer, such as `q.down` and `q.base.weight`."""
+    first, second = name.split("."), other.split(".")
+    common = 0
+    while common < min(len(first), len(second)) and first[common] == second[common]:
+        common += 1
+    return common > 0 and len(second) - common <= 2
+
+
+def updates_lost_in_rounding(log: LearningLog) -> Finding | None:
+    """Every update of a parameter is below half the distance to the next number of its dtype.
+
+    Source: round to nearest; `torch.finfo(dtype).eps` is the distance from 1 to the next number.
+    """
+    lost = _lost_in_rounding(log)
+    if not lost:
+        return None
+    names = list(lost)
+    size, spacing = lost[names[0]]
+    dtype = str(log.target.parameters[names[0]].dtype).removeprefix("torch.")
+    trainable = sum(p.requires_grad for p in log.target.parameters.values())
+    alone = set(names) & set(_standing_still(log, log.unchanged()))
+    return finding(
+        log,
+        "updates_lost_in_rounding",
+        f"{counted(len(names), 'parameter')} had gradients in {log.updates:,} updates and did not "
+        f"change by a bit: an update of {names[0]} is at most {size:.3g}, and the next number of "
+        f"{dtype} is {spacing:.3g} away. Keep a float32 copy of the weights.",
+        parameters=names,
+        severity="critical" if alone or 2 * len(names) >= trainable else "warning",
+    )
+
+
+@torch.no_grad()
+def _lost_in_rounding(log: LearningLog) -> dict[str, tuple[float, float]]:
+    """Parameters that stand still for their dtype: the largest update and the distance."""
+    if log.updates < ENOUGH_UPDATES or not _in_half(log):
+        return {}
+    still, sizes = log.unchanged(), log.gradient_sizes()
+    lost = {}
+    for entry in log.logs.values():
+        if entry.rising or not entry.highest:
+            continue
+        for name, parameter in log.target.named_parameters(entry.optimizer):
+            if name not in still or not sizes.get(name) or parameter.dtype not in HALVES:
+                continue
+            smallest = float(parameter.abs().min()) if parameter.numel() else 0.0
+            spacing = smallest * torch.finfo(parameter.dtype).eps / 2  # that below a power of 2
+            update = _largest_update(entry, parameter, sizes[name])
+            if update is not None and update < spacing / 2:
+                lost[name] = (update, spacing)
+    return lost
+
+
+def _waiting_for_warm_up(log: LearningLog) -> set[str]:
+    """Half-precision parameters whose learning rate is still rising: they may move yet."""
+    return {
+        name
+        for entry in log.logs.values()
+        if entry.rising
+        for name, parameter in log.target.named_parameters(entry.optimizer)
+        if parameter.dtype in HALVES
+    }
+
+
+_MARGIN = 4.0  # gradients between those that were measured may be larger
+
+
+def _in_half(log: LearningLog) -> bool:
+    return any(p.dtype in HALVES for p in log.target.parameters.values())
+
+
+def _largest_update(entry: OptimizerLog, parameter: Tensor, gradient: float) -> float | None:
+    """A bound for one update of an element; None for optimizers whose formula is not known."""
+    defaults, rate = entry.optimizer.defaults, entry.highest
+    decay = float(defaults.get("weight_decay", 0.0)) * float(parameter.abs().max())
+    if type(entry.optimizer) in (torch.optim.Adam, torch.optim.AdamW):
+        # Kingma and Ba, "Adam" (2015), section 2.1: |update| <= rate (1 - b1) / sqrt(1 - b2).
+        b1, b2 = (float(b) for b in defaults["betas"])
+        return rate * (max(1.0, (1 - b1) / math.sqrt(max(1 - b2, 1e-12))) + decay)
+    if type(entry.optimizer) is torch.optim.SGD:
+        kept = 1 - float(defaults.get("momentum", 0.0))
+        return rate * (_MARGIN * gradient + decay) / max(kept, 1e-3)
+    return None
+
+
+def _standing_still(log: LearningLog, still: set[str]) -> set[str]:
+    """Of parameters that did not change those of modules in which none has.
+
+    A bias before a normalisation may stand still (its gradient is rounding): modules count.
+    """
+    moving = {name.rpartition(".")[0] for name in log.target.parameters if name not in still}
+    return {name for name in still if name.rpartition(".")[0] not in moving}
+
+
 def parameters_never_change(log: LearningLog) -> Finding | None:
     """Parameters with gradients are the same, to the bit, after many updates.
 
@@ -88,9 +219,8 @@ def parameters_never_change(log: LearningLog) -> Finding | None:
     owned = {id(p) for o in stepped for p in parameters_of(o)}
     model = {id(p) for p in log.target.parameters.values()}
     stale = any(id(p) not in model for o in stepped for p in parameters_of(o))
-    # A bias before a normalisation may stand still (its gradient is rounding): modules count.
-    moving = {name.rpartition(".")[0] for name in log.target.parameters if name not in still}
-    still = {name for name in still if name.rpartition(".")[0] not in moving}
+    still = _standing_still(log, still) - _lost_in_rounding(log).keys()
+    still -= _waiting_for_warm_up(log)
     inside = [n for n in still if sizes.get(n) and id(log.target.parameters[n]) in owned]
     outside = [
         name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from nanhunt.core.learning.log import LearningLog, OptimizerLog
+from nanhunt.core.learning.log import MANY_PASSES, LearningLog, OptimizerLog
 from nanhunt.core.learning.telling import ENOUGH_CALLS, ENOUGH_UPDATES, counted, finding
 from nanhunt.core.program.target import parameters_of
 from nanhunt.records.report import Finding
@@ -49,6 +49,28 @@ def optimizer_seldom_steps(log: LearningLog) -> Finding | None:
         f"The optimizer made {counted(only.steps, 'update')} in {log.steps:,} calls of step_fn, "
         f"although two of them came only {counted(shortest, 'call')} apart: {why}.",
         (f"updates in the steps {', '.join(map(str, only.first_steps[:12]))}",),
+    )
+
+
+def forwards_without_backward(log: LearningLog) -> Finding | None:
+    """The model runs and gradients are zeroed for each of many batches, backward runs for few.
+
+    So it is where backward stands after the loop over the batches instead of in it. A rollout
+    zeroes no gradients, accumulation zeroes them once.
+    """
+    times = len(log.zeroed_in_vain)
+    if times < ENOUGH_UPDATES or 2 * times < log.steps or log.forwards < MANY_PASSES:
+        return None
+    zeroed, backwards = log.zeroed_in_vain[-1]
+    if log.forwards <= 2 * backwards:
+        return None
+    passes = counted(backwards, "backward pass").replace("passs", "passes")
+    return finding(
+        log,
+        "forwards_without_backward",
+        f"In {times:,} of {log.steps:,} steps gradients were zeroed as often as {zeroed:,} times "
+        f"for {passes}, with {log.forwards:,} calls of the model: most batches are never learned "
+        "from. Is backward meant to be inside the loop over them?",
     )
 
 

@@ -178,6 +178,9 @@ class Descent:
         return frozenset(origins)
 
     def _explain(self, kind: Kind, record: OpRecord, value: Value) -> _Search:
+        if record.packet in op_table.LITERALS and value.numel > 1:
+            # An array or a list of numbers: data that came in by this operation.
+            return frozenset({self._external(kind, value, record)})
         if record.packet in op_table.LITERALS:
             mask = kind == "inf" and not value.posinf and not value.nan
             return frozenset({Origin(kind, _CONSTANT, record, value, innocent=mask)})

@@ -10,10 +10,12 @@ from nanhunt.core.observe import op_table
 from nanhunt.core.observe.closeup import Closeup
 from nanhunt.core.observe.observer import Observer
 from nanhunt.core.observe.op_records import Birth, Context, OpRecord
+from nanhunt.core.program.source_lines import Stack, package_of
 from nanhunt.core.watch.step_facts import Sink, StepFacts
 from nanhunt.records.report import Finding, Source
 
 _REACHES_SHOWN = 12
+_DECISIONS_ASKED = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,16 +59,30 @@ def _last_resorts(
     observer: Observer, facts: StepFacts, descent: Descent
 ) -> list[tuple[Sink, list[Origin]]]:
     """Sinks of a step that failed, returned a bad number or was skipped by its own loop."""
-    records: list[tuple[str, OpRecord]] = []
-    if observer.failed is not None:
-        records.append((f"the failing {observer.failed.op}", observer.failed))
-    elif observer.decisions and (facts.suspects or not facts.backwards):
-        record = observer.decisions[-1]
-        records.append(("the value the loop looks at", record))
-    return [
-        (Sink("operation", name, None, 0, 0, record.index), descent.of_inputs(record))
-        for name, record in records
-    ]
+    failed = observer.failed
+    if failed is not None:
+        return [_looked_at(f"the failing {failed.op}", failed, descent.of_inputs(failed))]
+    decisions = observer.decisions if facts.suspects or not facts.backwards else []
+    for record in reversed(decisions[-_DECISIONS_ASKED:]):
+        origins = descent.of_inputs(record)
+        if record.packet in op_table.COMPARISONS:
+            origins = _made_by_arithmetic(origins)
+        if origins:
+            return [_looked_at("the value the loop looks at", record, origins)]
+    for sink in facts.held:
+        origins = _made_by_arithmetic(descent.of_sink(sink))
+        if origins:
+            return [(sink, origins)]
+    return []
+
+
+def _looked_at(name: str, record: OpRecord, origins: list[Origin]) -> tuple[Sink, list[Origin]]:
+    return Sink("operation", name, None, 0, 0, record.index), origins
+
+
+def _made_by_arithmetic(origins: list[Origin]) -> list[Origin]:
+    """Without what was written down: the best loss so far may well begin at infinity."""
+    return [origin for origin in origins if origin.source == "arithmetic" and not origin.innocent]
 
 
 def closeup_of(record: OpRecord | None) -> Closeup | None:
@@ -103,7 +119,7 @@ def finding_of(
         outputs=seen.outputs if seen else (),
         frames=closeup.frames if closeup is not None and seen else (),
         reaches=reaches,
-        evidence=_evidence(origin, closeup),
+        evidence=(*_in_library(context), *_evidence(origin, closeup)),
     )
     if origin.external:
         return _external_finding(finding, outside)
@@ -141,6 +157,7 @@ def birth_finding(birth: Birth, step: int) -> Finding:
         op=birth.record.op,
         source=_source(context),
         stack=_stack(context),
+        evidence=_in_library(context),
         inputs=birth.inputs,
         outputs=birth.outputs,
         frames=birth.frames,
@@ -156,13 +173,18 @@ def swallowed_findings(observer: Observer, step: int, never_masks: frozenset[int
     descent = Descent(observer, never_masks)
     findings: dict[tuple[str, Source | None], Finding] = {}
     for record in observer.swallowed:
-        if record.context.phase != "forward":
+        if not _counts_on_values(record.context):
             continue
         for origin in descent.of_inputs(record):
             made = origin.record
             if origin.kind != "inf" or origin.source != "arithmetic" or made is None:
                 continue
-            if made.packet in op_table.SINGULAR or made.context.phase != "forward":
+            if made.packet in op_table.SINGULAR or made.of_zero:
+                continue
+            if not _counts_on_values(made.context):
+                continue
+            meant = made.packet in op_table.MEANT_TO_BE_BOUNDED
+            if meant and record.packet in op_table.BOUNDS:
                 continue
             source = _source(made.context)
             findings.setdefault(
@@ -177,6 +199,7 @@ def swallowed_findings(observer: Observer, step: int, never_masks: frozenset[int
                     op=made.op,
                     source=source,
                     stack=_stack(made.context),
+                    evidence=_in_library(made.context),
                     explanation=(
                         f"{made.op} overflowed to Inf and {record.op} turned that into a finite "
                         "number: the result is wrong although nothing looks bad."
@@ -184,6 +207,13 @@ def swallowed_findings(observer: Observer, step: int, never_masks: frozenset[int
                 ),
             )
     return list(findings.values())
+
+
+def _counts_on_values(context: Context) -> bool:
+    """Whether an operation belongs to the forward pass, or to a norm that clips gradients."""
+    return context.phase == "forward" or (
+        context.phase == "optimizer" and context.stack.part == "clip"
+    )
 
 
 def _reaches(sinks: tuple[Sink, ...]) -> tuple[str, ...]:
@@ -208,20 +238,35 @@ def _source(context: Context | None) -> Source | None:
 
 
 def _stack(context: Context | None) -> tuple[Source, ...]:
-    """The user's frames; for the backward of an operation, those of its forward.
+    """The user's frames; for the backward of an operation, those of its forward."""
+    meant = _meant(context)
+    return meant[0].sources(meant[1]) if meant is not None else ()
+
+
+def _meant(context: Context | None) -> tuple[Stack, int] | None:
+    """The stack that tells where an operation was written, and how many of its lines to skip.
 
     In a tensor hook, and in activation checkpointing's second pass, it is the running code
     itself that is meant. For a custom `autograd.Function` it is the line that applied it.
     """
     if context is None:
-        return ()
+        return None
     here, forward = context.stack, context.forward
     if context.phase != "backward" or context.stack.recompute or forward is None:
-        return here.sources()
+        return here, 0
     in_hook = here.inside_engine and not here.before_apply
     if in_hook:
-        return here.sources()
-    return forward.stack.sources(skip=forward.stack.before_apply)
+        return here, 0
+    return forward.stack, forward.stack.before_apply
+
+
+def _in_library(context: Context | None) -> tuple[str, ...]:
+    """Says that an operation stands in an installed package, and where."""
+    meant = _meant(context)
+    line = meant[0].library(meant[1]) if meant is not None else None
+    if line is None:
+        return ()
+    return (f"the operation is in {package_of(line.file)}:{line.line}: `{line.code}`",)
 
 
 def _evidence(origin: Origin, closeup: Closeup | None) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nanhunt.core.locate.descent import Origin
+from nanhunt.core.observe import op_table
+from nanhunt.core.observe.closeup import Closeup
 from nanhunt.core.observe.observer import Observer
 from nanhunt.core.program.target import Target
 from nanhunt.core.tensors.stats import plain_tensors, tensor_stats
@@ -119,6 +121,17 @@ class StartingTensors:
 
     def _items(self) -> list[Item]:
         return list(items(self._target, self._optimizers, self._batches(), self._variables))
+
+
+def array_made_tensor(origin: Origin, closeup: Closeup | None) -> Outside | None:
+    """The array or list of numbers that a bad value came in with, as far as it was seen."""
+    record = origin.record
+    if not origin.external or record is None or record.packet not in op_table.LITERALS:
+        return None
+    seen = closeup.main if closeup is not None and closeup.seen else None
+    if seen is None or not seen.outputs:
+        return None
+    return Outside("batch", "an array made into a tensor", None, seen.outputs[0])
 
 
 def items(

@@ -46,6 +46,7 @@ from nanhunt.torch_private import (
 _T = TypeVar("_T")
 _NOTHING = contextlib.nullcontext()
 _MAX_BIRTHS = 32
+_DECIDES = op_table.PREDICATES | op_table.PREDICATE_PARTS | op_table.COMPARISONS
 _REINTERPRETS = frozenset({"aten.as_strided", "aten.view.dtype", "aten.set_"})
 
 
@@ -80,7 +81,8 @@ class Observer(TorchDispatchMode):
     Args:
         target: the model, for names.
         activity: what the step is doing.
-        calls: whether to note the calls above autograd as well.
+        calls: whether to note the calls above autograd as well. That is a function mode, for
+            which some modules of torch leave out their fused path.
         closeup: an operation to be described in full, if any.
     """
 
@@ -104,9 +106,10 @@ class Observer(TorchDispatchMode):
         self.clears: list[tuple[int, Region]] = []
         self.parts: dict[str, Stack] = {}
         self.hides_gradients = False
+        self.hid_bad = False
         self._target = target
         self._closeup = closeup
-        self._calls = RunningCallMode(self._module_now) if calls or closeup else None
+        self._calls = RunningCallMode(self._module_now) if calls else None
         self._tainted: set[int] = set()
         self._forward: dict[int, ForwardOp] = {}
         self._writes: dict[int, int] = defaultdict(int)
@@ -192,15 +195,16 @@ class Observer(TorchDispatchMode):
     def _keep(self, running: _Running, results: list[tuple[Tensor, Value]]) -> None:
         outputs = [value for _, value in results]
         op, packet = running.op, op_table.packet(running.op)
+        bad_in = any(value.bad for value in running.inputs)
         if packet in op_table.HIDES and self._reads_gradients(running.inputs):
             self.hides_gradients = True
-        bad_in = any(value.bad for value in running.inputs)
+            self.hid_bad |= bad_in
         self._note_writes(running.number, results)
         if any(value.bad for value in outputs):
             self.records.append(self._record(running, outputs))
-        elif bad_in and _swallows(op, running.inputs):
+        elif bad_in and _swallows(op, running.inputs, running.args):
             self.swallowed.append(self._record(running, outputs))
-        if bad_in and packet in op_table.PREDICATES | op_table.PREDICATE_PARTS:
+        if bad_in and packet in _DECIDES:
             self.decisions.append(self._record(running, outputs))
         if len(self.births) < _MAX_BIRTHS and _is_birth(running.named, results):
             record = self._record(running, outputs)
@@ -254,6 +258,7 @@ class Observer(TorchDispatchMode):
             context=self._context(running.stack or Stack(sys._getframe(2)), running.inputs),
             constant=packet in op_table.WRITES_CONSTANTS or has_bad_scalar(running.args),
             training=training_flag(packet, running.args),
+            of_zero=packet == "aten.pow" and self.quietly(lambda: _has_zero(running.args[0])),
         )
 
     def _context(self, stack: Stack, inputs: list[Value]) -> Context:
@@ -339,8 +344,16 @@ def _is_birth(named: list[Argument], results: list[tuple[Tensor, Value]]) -> boo
     return not any(a.tensor.dtype == torch.complex32 for a in named)
 
 
-def _swallows(op: str, inputs: list[Value]) -> bool:
+def _has_zero(base: Any) -> bool:
+    return bool((base == 0).any()) if isinstance(base, Tensor) else base == 0
+
+
+def _swallows(op: str, inputs: list[Value], args: Any) -> bool:
     packet = op_table.packet(op)
+    if packet == "aten.pow":  # Inf ** -1 is 0
+        exponent = args[1]
+        negative = isinstance(exponent, int | float) and exponent < 0
+        return negative and any(value.name == "self" and value.inf for value in inputs)
     if packet in ("aten.div", "aten.div_"):
         return any(value.name == "other" and value.inf for value in inputs)
     return packet in op_table.SWALLOWS_OVERFLOW and any(value.inf for value in inputs)

@@ -79,6 +79,7 @@ class OpRecord:
     context: Context
     constant: bool
     training: bool
+    of_zero: bool = False  # a power of 0
 
     @property
     def packet(self) -> str:

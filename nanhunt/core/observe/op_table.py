@@ -30,7 +30,7 @@ WRITES_CONSTANTS = frozenset(
 )
 
 # Makes a tensor out of numbers in the program: `torch.tensor(nan)`, `x[0] = inf`,
-# `torch.where(mask, x, -inf)`.
+# `torch.where(mask, x, -inf)`. More than one number is an array: `torch.from_numpy(a)`.
 LITERALS = frozenset({"aten.lift_fresh", "aten.lift_fresh_copy", "aten.scalar_tensor"})
 
 # Returns memory that nobody has written yet: whatever it holds means nothing.
@@ -65,6 +65,9 @@ TURNS_MASKS = frozenset(
         "_scaled_dot_product_efficient_attention",
         "_scaled_dot_product_flash_attention",
         "_scaled_dot_product_attention_math",
+        "_masked_softmax",
+        "_native_multi_head_attention",
+        "_transformer_encoder_layer_fwd",
         "sub",
         "sub_",
         "add",
@@ -87,14 +90,32 @@ PREDICATES = frozenset(
 # How PyTorch itself asks `isfinite(x)`: it composes `(x == x) * (x.abs() != inf)`.
 PREDICATE_PARTS = frozenset({"aten.eq", "aten.ne"})
 
+# Asks in which order values stand. Infinities that were written down are meant to be compared.
+COMPARISONS = frozenset({"aten.lt", "aten.le", "aten.gt", "aten.ge"})
+
+# Puts a bound in the place of an Inf.
+BOUNDS = frozenset(
+    f"aten.{name}"
+    for name in (
+        "clamp", "clamp_", "clamp_min", "clamp_min_", "clamp_max", "clamp_max_",
+        "minimum", "maximum",
+    )
+)  # fmt: skip
+
 # Swallows an overflow so that the result is finite but wrong: 1/Inf is 0, and a replaced
-# Inf is somebody's constant. Saturating functions (softmax, tanh, clamp, exp of -Inf) are not here.
-SWALLOWS_OVERFLOW = frozenset({"aten.rsqrt", "aten.reciprocal", "aten.nan_to_num"})
+# Inf is somebody's constant. Saturating functions (softmax, tanh, relu6, exp of -Inf) are not here.
+SWALLOWS_OVERFLOW = frozenset({"aten.rsqrt", "aten.reciprocal", "aten.nan_to_num"}) | BOUNDS
+
+# Grows so fast that whoever bounds its result counts on it: `exp(t).clamp(max=5)`.
+MEANT_TO_BE_BOUNDED = frozenset(
+    f"aten.{name}" for name in ("exp", "exp_", "exp2", "expm1", "sinh", "cosh")
+)
 
 # Replaces what is not finite: gradients must be looked at before it.
 HIDES = frozenset({"aten.nan_to_num", "aten.nan_to_num_"})
 
-# Makes an Inf out of a singular point, not by overflow: log(0), 1/0, 0 ** -1, atanh(1).
+# Makes an Inf out of a singular point, not by overflow: log(0), 1/0, atanh(1). A power does
+# either, 0 ** -1 or 1e20 ** 2: that is asked of its base.
 SINGULAR = frozenset(
     f"aten.{name}"
     for name in (
@@ -106,7 +127,6 @@ SINGULAR = frozenset(
         "div_",
         "reciprocal",
         "rsqrt",
-        "pow",
         "atanh",
         "logit",
         "digamma",

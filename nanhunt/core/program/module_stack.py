@@ -91,6 +91,10 @@ class ModuleStack:
         """How many modules are running, foreign ones included."""
         return len(self._running)
 
+    def calls(self, name: str) -> int:
+        """How often a module has run."""
+        return self._calls[name]
+
     def names(self) -> set[str]:
         """The modules that have run."""
         return set(self._calls)

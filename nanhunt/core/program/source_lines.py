@@ -7,6 +7,8 @@ import linecache
 import os
 import sys
 import sysconfig
+from importlib import metadata
+from pathlib import PurePath
 from types import CodeType, FrameType
 
 import torch
@@ -80,8 +82,20 @@ class Stack:
             frame = frame.f_back
 
     def sources(self, skip: int = 0) -> tuple[Source, ...]:
-        """The frames as sources, outermost first, without the `skip` innermost ones."""
-        return tuple(source_of(line) for line in reversed(self.lines[skip:]))
+        """The frames as sources, outermost first, without the `skip` innermost ones.
+
+        Those of installed packages are left out, unless there are no others.
+        """
+        lines = self.lines[skip:]
+        own = [line for line in lines if not is_installed(line[0].co_filename)]
+        return tuple(source_of(line) for line in reversed(own or lines))
+
+    def library(self, skip: int = 0) -> Source | None:
+        """The innermost frame but the `skip` innermost ones, where it is an installed package's."""
+        innermost = next(iter(self.lines[skip:]), None)
+        if innermost is None or not is_installed(innermost[0].co_filename):
+            return None
+        return source_of(innermost)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -109,6 +123,31 @@ def kind_of(filename: str) -> str:
 def is_user_code(filename: str) -> bool:
     """Whether a file is neither torch, nanhunt nor the standard library."""
     return kind_of(filename) == "user"
+
+
+def is_installed(filename: str) -> bool:
+    """Whether a file belongs to an installed package; one installed with `-e` is the user's."""
+    return _inside_packages(filename) is not None
+
+
+def _inside_packages(filename: str) -> str | None:
+    """The path below the folder of installed packages, or None."""
+    parts = PurePath(filename).parts
+    places = [i for i, part in enumerate(parts) if part in ("site-packages", "dist-packages")]
+    return "/".join(parts[places[-1] + 1 :]) if places else None
+
+
+def package_of(filename: str) -> str:
+    """The installed package of a file with its version, and the path in it.
+
+    For example `fastlosses 1.2, fastlosses/utils.py`.
+    """
+    path = _inside_packages(filename) or filename
+    name = path.partition("/")[0].removesuffix(".py")
+    try:
+        return f"{name} {metadata.version(name)}, {path}"
+    except metadata.PackageNotFoundError:  # installed under another name
+        return f"{name}, {path}"
 
 
 def source_of(line: Line) -> Source:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nanhunt.core.causes.scene import Scene
 from nanhunt.core.observe.observer import Activity, Observer
+from nanhunt.core.program.source_lines import is_installed, package_of
 from nanhunt.core.trials.island import GaveUpError, smallest
 from nanhunt.core.trials.remedy import Remedy, Scope
 from nanhunt.core.trials.snippets import Edit
@@ -214,6 +215,10 @@ def _scope(remedy: Remedy) -> Scope:
 
 
 def _with_code(trial: Trial, edit: Edit) -> Trial:
+    if is_installed(edit.file):
+        package = package_of(edit.file).partition(",")[0]
+        told = f"for the maintainers of {package}: `{' '.join(edit.text.split())}`"
+        return dataclasses.replace(trial, note="; ".join(filter(None, (trial.note, told))))
     lines = (edit.first, edit.last) if edit.first else ()
     return dataclasses.replace(trial, snippet=edit.text, file=edit.file, lines=lines)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from nanhunt.core.program.target import Target
 from nanhunt.core.snapshot.snapshot import Snapshot
 from nanhunt.core.snapshot.tape import Tape
 from nanhunt.core.tensors.stats import is_bad
+from nanhunt.core.watch.raised import held_when_raised
 from nanhunt.core.watch.sentinel import Sentinel
 from nanhunt.core.watch.step_facts import StepFacts
 from nanhunt.torch_private import compiler_loaded, set_loss_scale
@@ -239,6 +241,9 @@ class Replayer:
                 error = raised
             finish = lambda: sentinel.finish(returned)  # noqa: E731
             facts = observer.quietly(finish) if observer is not None else finish()
+            if observer is not None and error is not None:
+                held = functools.partial(held_when_raised, error, observer.storages.region)
+                facts.held = observer.quietly(lambda: held(observer.count))
         return facts, error
 
     def _sentinel(
@@ -253,6 +258,7 @@ class Replayer:
             count_skipped=count_skipped,
             keep_gradients=keep_gradients,
             hidden_gradients=self._hidden_gradients,
+            thrown_away=True,
             observer=observer,
             acquitted=self._acquitted,
             activity=observer.activity if observer is not None else None,

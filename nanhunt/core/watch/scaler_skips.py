@@ -17,8 +17,11 @@ class ScalerSkips:
         self._in_a_row = 0
 
     def note(self, facts: StepFacts) -> list[str]:
-        """Counts this step; returns remarks for the report."""
-        if facts.skipped:
+        """Counts this step; returns remarks for the report.
+
+        A step that leaves out its update by hand, or replaces what overflowed, has skipped too.
+        """
+        if facts.skipped or facts.overflowed:
             self._in_a_row += 1
         elif facts.stepped:
             self._in_a_row = 0

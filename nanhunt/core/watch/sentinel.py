@@ -61,6 +61,7 @@ class Sentinel:
         keep_gradients: copy the gradients that updates are given.
         hidden_gradients: look at gradients after each backward already, since the step replaces
             what is not finite in them before its update.
+        thrown_away: look at gradients that `zero_grad` takes away before any update has used them.
         observer: gives sinks their memory and time in exact mode.
     """
 
@@ -79,6 +80,7 @@ class Sentinel:
         exact_labels: Iterable[str] = (),
         activity: Activity | None = None,
         hidden_gradients: bool = False,
+        thrown_away: bool = False,
     ) -> None:
         self._target = target
         self._snapshot = snapshot
@@ -87,7 +89,9 @@ class Sentinel:
         self._exact = exact
         self._count_skipped = count_skipped
         self._keep_gradients = keep_gradients
-        self._hidden_gradients = hidden_gradients
+        self.hidden_gradients = hidden_gradients
+        self._thrown_away = thrown_away
+        self._waiting = False  # gradients of a backward that nothing has used yet
         self._observer = observer
         self._acquitted = frozenset(acquitted)
         self._exact_labels = frozenset(exact_labels)
@@ -98,6 +102,7 @@ class Sentinel:
         self.after_skip: Callable[[Optimizer], None] | None = None
         self.before_backward: Callable[[], None] | None = None
         self.after_backward: Callable[[], None] | None = None
+        self.before_zeroing: Callable[[Any], None] | None = None
         self._undo: list[Callable[[], None]] = []
         self._scaler_decides = False
         self._in_scaler_step = False
@@ -117,6 +122,9 @@ class Sentinel:
                 (GradScaler, "unscale_", _if_enabled(self._watched_unscale)),
             ):
                 self._undo.append(patch(owner, name, make))
+            if self._thrown_away:
+                for zeroing in (Optimizer, torch.nn.Module):
+                    self._undo.append(patch(zeroing, "zero_grad", self._watched_zeroing))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -143,9 +151,10 @@ class Sentinel:
                 self.activity.backward -= 1
                 if self.after_backward is not None and not inner:
                     self.after_backward()
-                if self._hidden_gradients and not inner and not self.facts.scaled:
-                    for optimizer in self._optimizers:
-                        self._check_gradients(optimizer)
+                if not inner:
+                    self._waiting = True
+                    if self.hidden_gradients:
+                        self._check_before_loss("replaced")
 
         return backward
 
@@ -168,12 +177,47 @@ class Sentinel:
 
     def _see_loss(self, loss: Tensor) -> None:
         # A step often returns the very tensor it called backward on, detached.
-        if any(known.data_ptr() == loss.data_ptr() for known in self.facts.losses):
+        if any(_same_values(known, loss) for known in self.facts.losses):
             return
         self.facts.losses.append(loss)
         number = len(self.facts.losses)
         name = "loss" if number == 1 else f"loss {number}"
         self._check("loss", name, [(name, loss)])
+
+    # -- gradients that no update will see ----------------------------------------------------
+
+    def _watched_zeroing(self, original: Any) -> Any:
+        def zero_grad(owner: Any, *args: Any, **kwargs: Any) -> Any:
+            # The closure of an optimizer, called inside its step, tries places and leaves them.
+            if not is_elsewhere(self._thread) and not self.activity.optimizer:
+                if self.before_zeroing is not None:
+                    self.before_zeroing(owner)
+                if self._waiting:
+                    self._waiting = False
+                    self._check_before_loss("thrown away")
+            return original(owner, *args, **kwargs)
+
+        return zero_grad
+
+    def _check_before_loss(self, fate: str) -> None:
+        """Looks at gradients that are about to be replaced or thrown away, so exactly.
+
+        Those of a scaled loss may have overflowed on purpose; replays at a scale of 1 tell.
+        """
+        if self._exact:
+            if self._count_skipped or not self.facts.scaled:
+                for optimizer in self._optimizers:
+                    self._check_gradients(optimizer)
+            return
+        label = f"{'scaled ' * self.facts.scaled}gradients, {fate}"
+        self._exact_labels |= {label}
+        grads = [
+            (name, parameter.grad)
+            for optimizer in self._optimizers
+            for name, parameter in self._target.named_parameters(optimizer)
+            if parameter.grad is not None
+        ]
+        self._check("gradient", label, grads)
 
     # -- scalers ----------------------------------------------------------------------------
 
@@ -195,6 +239,7 @@ class Sentinel:
                 del facts.stepped[updates:]
             if len(facts.stepped) == updates:
                 self._know_scaler(scaler)
+                self._waiting = False
                 inner = innermost(optimizer)
                 self.facts.skipped.append((scaler, inner))
                 if self._count_skipped:
@@ -226,6 +271,7 @@ class Sentinel:
             return
         if not any(known is optimizer for known in self._optimizers):
             self._optimizers.append(optimizer)
+        self._waiting = False
         if self._snapshot is not None:
             snapshot = self._snapshot
             self.quietly(lambda: snapshot.before_optimizer(optimizer))
@@ -305,7 +351,9 @@ class Sentinel:
         extra = [size] if size is not None else []
         numbers = torch.stack([value.to(device) for value in (*values, *extra)]).tolist()
         pairs = zip(labels, numbers, strict=False)
-        facts.suspects = [label for label, value in pairs if not math.isfinite(value)]
+        bad = [label for label, value in pairs if not math.isfinite(value)]
+        facts.note_lost(label for label in bad if ", " in label)
+        facts.suspects += [label for label in bad if ", " not in label]
         if size is not None:
             facts.loss_size = numbers[-1]
 
@@ -363,6 +411,19 @@ def _if_enabled(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return method
 
     return make_method
+
+
+def _same_values(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors, both alive, are the same memory read in the same way.
+
+    The first of several losses begins where all of them do.
+    """
+    return first is second or (
+        first.data_ptr() == second.data_ptr()
+        and first.shape == second.shape
+        and first.dtype == second.dtype
+        and first.stride() == second.stride()
+    )
 
 
 def _loss_part(returned: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -55,6 +55,7 @@ class StepFacts:
         self.screens: dict[str, Tensor] = {}
         self.suspects: list[str] = []
         self.sinks: list[Sink] = []
+        self.held: list[Sink] = []  # bad values in the user's variables when the step raised
         self.named = False  # whether `sinks` are all that is bad; else `suspects` may be more
         self.prints: list[tuple[str, tuple[int, int]]] = []
         self.returned: Any = None
@@ -62,7 +63,21 @@ class StepFacts:
         self.loss_size: float | None = None
         self.plain_step_with_scaler = False
         self.scaled_twice = False
+        self.overflowed: list[str] = []  # scaled gradients that were bad and lost: how
         self.gradients: dict[str, Tensor] = {}
+
+    def note_lost(self, labels: Iterable[str]) -> None:
+        """Notes gradients that were not finite and that nobody can look at any more.
+
+        Args:
+            labels: what they were and their fate, e.g. `"scaled gradients, thrown away"`.
+        """
+        for label in labels:
+            if label.startswith("scaled"):
+                self.overflowed.append(label)
+            else:
+                self.suspects.append(label)
+                self.sinks.append(Sink("gradient", f"({label.partition(', ')[2]})", None, 0, 0, 0))
 
     @property
     def bad(self) -> bool:
