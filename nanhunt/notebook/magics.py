@@ -232,7 +232,7 @@ def _hunt_loop(loop: CellLoop, arguments: dict[str, Any]) -> Report:
         options = {**arguments, "step_fn": loop.step_fn(), "data": loop.items()}
         with nanhunt.Hunt(**options) as hunt:
             report = hunt.run(None)
-        if report.healthy and not report.interrupted:
+        if report.healthy or report.status == "nothing_watched":  # a loop over nothing
             loop.after()
     finally:
         loop.forget()

@@ -7,6 +7,7 @@ import type { IFinding, IReport, ISource } from './format';
 import { ModuleTable } from './moduleTable';
 import { stackTable, tensorTable, trialTable } from './tables';
 import { count, number, visible, visibleLines, withoutEmptyEnds } from './text';
+import { reportKind, reportSign } from './wording';
 import type { Wording } from './wording';
 
 /** Sentences, names and findings of one list; a report of this program has fewer. */
@@ -22,11 +23,13 @@ export class ReportView {
     const trans = _words.trans;
     const main = mainFinding(report);
     const others = report.findings.filter(finding => finding !== main);
-    const status = main ? 'critical' : others.length ? 'warning' : 'healthy';
     this.node = h(
       'section',
-      { class: `nanhunt-Report nanhunt-mod-${status}`, 'aria-label': trans.__('nanhunt report') },
-      this._verdict(status, report),
+      {
+        class: `nanhunt-Report nanhunt-mod-${reportKind(report)}`,
+        'aria-label': trans.__('nanhunt report')
+      },
+      this._verdict(report),
       main && report.interrupted ? h('p', {}, trans.__('The hunt was interrupted.')) : null,
       ...(main ? this._finding(main, report) : [this._model(report)]),
       ...this._others(others, report),
@@ -44,12 +47,11 @@ export class ReportView {
     this.node.remove();
   }
 
-  private _verdict(status: string, report: IReport): HTMLElement {
-    const glyph = status === 'critical' ? '✗' : status === 'warning' ? '△' : '✓';
+  private _verdict(report: IReport): HTMLElement {
     return h(
       'p',
       { class: 'nanhunt-Report-verdict' },
-      h('span', { 'aria-hidden': 'true' }, `${glyph} `),
+      h('span', { 'aria-hidden': 'true' }, `${reportSign(report)} `),
       h('strong', {}, this._words.headline(report))
     );
   }

@@ -230,6 +230,9 @@ class Investigation:
         quiet = not plain.bad and not facts.sinks
         if quiet and error is None and not skipped:
             return None  # the screen tripped on finite values
+        if quiet and plain_error is None and not skipped:
+            self._ledger.notes.append("the exception did not come again in a replay of the step")
+            return None  # a connection that failed once, and nothing was bad
         if not plain.bad and plain_error is None and not skipped:
             reason = "the same step was healthy when it was run again"
             if self._snapshot.lost:
