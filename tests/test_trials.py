@@ -50,6 +50,22 @@ INCURABLE = {
     "an_optimizer_of_the_users_own": "its rate is a key that no remedy knows",
     "weight_decay_that_explodes": "the decay, not the rate, is too large",
     "custom_function_backward": "the division is inside a backward",
+    # Made finite, but not what they were in the steps before.
+    "gradients_that_the_loop_makes_finite_again": "no gradient is left: all of the input is 0",
+    "a_loss_that_the_loop_skips": "no gradient is left: all of the input is clamped",
+    "log_of_a_negative_late": "no gradient is left: all of the input is clamped",
+    "loss_code_outside_the_model": "no gradient is left: all of the input is 0",
+    "reciprocal_of_zero": "one over 1e-6, and the loss was at most 2",
+    "exp_overflows": "its exponent is beyond 43, and the loss was at most 2",
+    "second_of_two_losses": "its exponent is beyond 43, and the loss was at most 1",
+    "a_product_overflows_under_autocast": "the batch is a million times larger than the others",
+    "complex_half_that_overflows": "the batch is a million times larger than the others",
+    "the_second_moment_overflows": "the loss itself is 1e25",
+    "an_update_by_hand": "its own rate makes the next loss 1e7",
+    "an_optimizer_stepped_without_its_scaler": "it diverged steps before, from 0.2 to 1e33",
+    "a_learning_rate_that_explodes": "it diverged steps before, from 1 to 1e7",
+    "a_learning_rate_that_is_too_high": "it diverged steps before, from 0.2 to 1e36",
+    "a_learning_rate_raised_after_ninety_good_steps": "it diverged steps before, to 1e36",
 }
 
 

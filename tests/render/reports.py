@@ -92,6 +92,24 @@ REPORTS = {
         replay="not_reproduced: the same step was healthy when it was run again",
         notes=("GradScaler skipped 16 steps in a row: its scale keeps falling",),
     ),
+    "trials_not_run": report(
+        finding(
+            cause="log_of_zero",
+            trials=tuple(
+                Trial(title, None, note="not run: the 120 s for trials were up")
+                for title in ("clamp the input at 1e-6", "run encoder.norm in float32")
+            ),
+        )
+    ),
+    "some_trials_not_run": report(
+        finding(
+            cause="log_of_zero",
+            trials=(
+                Trial("clamp the input at 1e-6", False, 3.0, note="still bad: loss"),
+                Trial("run encoder.norm in float32", None, note="not run: no time"),
+            ),
+        )
+    ),
     "trials": report(
         finding(
             cause="log_of_zero",

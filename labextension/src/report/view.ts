@@ -147,16 +147,29 @@ export class ReportView {
     if (!best) {
       return '';
     }
-    const tried = count(finding.trials.length);
+    const ran = finding.trials.filter(trial => trial.cured !== null).length;
+    const tried = count(ran);
     if (!best.cured) {
-      return trans.__('none of the %1 tried by replay cured the step', tried);
+      return this._noCure(finding, ran);
     }
     const cures = count(finding.trials.filter(trial => trial.cured === true).length);
     const told = trans.__('%1: cured by replay', visible(best.remedy, 80));
-    const of =
-      finding.trials.length > 1 ? ` ${trans.__('(%1 of %2 tried cure)', cures, tried)}` : '';
+    const of = ran > 1 ? ` ${trans.__('(%1 of %2 tried cure)', cures, tried)}` : '';
     const loss = best.loss === null ? '' : `, ${trans.__('loss then %1', number(best.loss))}`;
     return told + of + loss + (best.note ? `; ${visible(best.note, 80)}` : '');
+  }
+
+  /** That nothing cured, and what has not even been run. */
+  private _noCure(finding: IFinding, ran: number): string {
+    const trans = this._words.trans;
+    const left = finding.trials.length - ran;
+    if (ran > 0) {
+      const told = trans.__('none of the %1 tried by replay cured the step', count(ran));
+      return left > 0 ? `${told}; ${trans.__('%1 not run', count(left))}` : told;
+    }
+    const notes = [...new Set(finding.trials.map(trial => trial.note).filter(Boolean))];
+    const told = trans.__('%1 known, none could be run', count(left));
+    return notes.length ? `${told} (${visible(notes.join('; '), 160)})` : told;
   }
 
   /** The winning trial as code to take over. */

@@ -29,6 +29,7 @@ from nanhunt.core.snapshot.installed import Installed
 from nanhunt.core.snapshot.reachable import Surroundings, optimizers_in_memory
 from nanhunt.core.snapshot.snapshot import Snapshot
 from nanhunt.core.snapshot.tape import DataEndedError
+from nanhunt.core.trials.prove import TimeLimit
 from nanhunt.core.watch.magnitudes import History
 from nanhunt.core.watch.replay import Past, Replayer
 from nanhunt.core.watch.scaler_skips import ScalerSkips
@@ -55,7 +56,8 @@ class HuntEngine:
         complex_half: bool = True,
         snapshot: bool = True,
         trials: bool = True,
-        confirm: int = 0,
+        confirm: int = 3,
+        trial_seconds: float | None = None,
         back: int = 1,
         progress: bool | Callable[[int, int, str], None] = True,
     ) -> None:
@@ -67,6 +69,7 @@ class HuntEngine:
         self._examines = True
         self.bad: tuple[str, ...] = ()
         self._trials, self._confirm = trials, confirm
+        self._trial_time = TimeLimit(trial_seconds)
         # A wrapper made by functools keeps what it wraps: that is what can be searched.
         self._around = Surroundings(getattr(step_fn, "__wrapped__", step_fn))
         self._by_hand = isinstance(optimizer, tuple | list) and not optimizer
@@ -392,10 +395,11 @@ class HuntEngine:
             number,
             [self._course.batches.current] if self._course.batches is not None else [],
             self._around.named,
-            self._history.growths(),
+            self._history,
             min(self._backwards_before, 1),
             self._trials,
             self._confirm,
+            self._trial_time,
         )
         return Investigation(self._replayer(), self._ledger, self._progress, context)
 

@@ -45,6 +45,7 @@ class Remedy:
             pushes on the scope is undone after the step.
         edit: the change as code, asked after the step has run with it.
         from_previous: the change is in force from the step before on.
+        may_idle: there may be nothing in the step to learn from: no target, no row that counts.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Remedy:
     enter: Callable[[Scope], None]
     edit: Callable[[Scope], Edit | None] = lambda _: None
     from_previous: bool = False
+    may_idle: bool = False
 
 
 def of_calls(
