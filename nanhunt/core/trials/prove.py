@@ -193,7 +193,14 @@ class Prover:
         return _Outcome(facts, error, scopes[-1], trouble)
 
     def _usual(self, remedy: Remedy) -> Usual:
-        """How large things were before the first step that the remedy changes."""
+        """How large things were before the first step that the remedy changes.
+
+        In a wider dtype a loud batch is as loud as the program says it is, which is no fault of
+        the remedy's; but it does not stop a run that is getting away.
+        """
+        growing = any(g.what in ("loss", "gradients") for g in self._scene.growths)
+        if remedy.only_widens and not growing:
+            return Usual()
         return self._history.usual(self._scene.finding.step - remedy.from_previous)
 
     def _island(self) -> Trial | None:

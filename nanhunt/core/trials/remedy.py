@@ -55,6 +55,11 @@ class Remedy:
     from_previous: bool = False
     may_idle: bool = False
 
+    @property
+    def only_widens(self) -> bool:
+        """Whether it computes the same in a wider dtype: no value that was right is changed."""
+        return self.invasiveness in (WIDER_CALL, ONE_MODULE, WHOLE_STEP)
+
 
 def of_calls(
     target: Target,
