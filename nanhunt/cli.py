@@ -9,9 +9,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nanhunt
 from nanhunt.errors import NanhuntError, ReportFormatError, UsageError
+
+if TYPE_CHECKING:
+    from nanhunt import Report
 
 EXIT_UNHEALTHY = 1  # a checkpoint is bad, and no healthy copy of it was written
 EXIT_FOUND = 3  # a script that was watched has gone bad
@@ -127,7 +131,7 @@ def _run(options: argparse.Namespace) -> int:
         sys.excepthook(type(own), own, own.__traceback__)
         code = 1
     report = watch.report
-    if report is not None and not report.healthy:
+    if report is not None and report.finding is not None:
         path = report.save(options.report or Path(options.script).stem)
         _say(f"{report}\n\nReport: {path}\nBundle: {watch.bundle or watch.trouble or 'none'}")
         return EXIT_FOUND
@@ -136,10 +140,25 @@ def _run(options: argparse.Namespace) -> int:
     elif report is None:
         _say("nanhunt: nothing was trained that could be watched")
     else:
-        _say(f"nanhunt: {report.steps_run} steps, nothing went bad")
+        _say(_told_of_nothing_bad(report))
     if ended is not None:
         raise ended
     return code
+
+
+def _told_of_nothing_bad(report: Report) -> str:
+    """One line, where it is all that there is to say; else the report."""
+    from nanhunt.render import wording
+
+    steps = wording.steps(report.steps_run)
+    if report.status == "healthy":
+        return f"nanhunt: {steps}, nothing went bad"
+    if report.status == "interrupted":
+        ended = "was interrupted" if report.interrupted else "raised an exception"
+        return f"nanhunt: the script {ended} after {steps}; nothing bad was seen until then"
+    if report.status == "nothing_watched":
+        return "nanhunt: no step of a training was run to its end"
+    return str(report)
 
 
 def _say(text: str) -> None:

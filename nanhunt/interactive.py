@@ -81,8 +81,9 @@ class Hunt(HuntEngine):
         complex_half: observe the first step's operations for ComplexHalf births.
         snapshot: keep the state before each step, so that it can be undone and replayed.
         trials: try the remedies that the cause suggests by replaying the failing step.
-        confirm: run this many further steps with the winning remedy, on state that is put
-            back afterwards.
+        confirm: run this many further steps with each remedy that cures the failing one, on
+            state that is put back afterwards; it has to hold for them as well.
+        trial_seconds: after so many seconds no more remedies are tried in this hunt (120).
         back: how many steps before the last one `back` can undo; each costs the memory of a
             copy of what the optimizers write, and there are fewer when memory is short.
         progress: True for a line on a terminal, or a callable

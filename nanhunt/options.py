@@ -45,7 +45,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("complex_half", "flag", True, "look for ComplexHalf births in the first step"),
     Option("snapshot", "flag", True, "keep the state before each step, so that it can be replayed"),
     Option("trials", "flag", True, "try remedies by replaying the failing step"),
-    Option("confirm", "int", 0, "run this many further steps with the winning remedy"),
+    Option("confirm", "int", 3, "further steps that a remedy must hold for to count as a cure"),
+    Option("trial_seconds", "int", None, "try no more remedies after so many seconds (120)"),
     Option("back", "int", None, "how many steps before the last one can be undone (1; panel: 8)"),
     Option("progress", "flag", True, "show progress"),
 )

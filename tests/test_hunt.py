@@ -312,7 +312,8 @@ def test_ctrl_c_gives_a_partial_report_and_the_state_before_the_step() -> None:
 
     report = nanhunt.hunt(model, step_fn, steps=9)
     assert report.interrupted
-    assert report.healthy
+    assert report.status == "interrupted"
+    assert report.findings == ()
     assert report.steps_run == 3
     assert count == 3
 

@@ -29,6 +29,7 @@ def samples() -> dict[str, Any]:
         name: {
             "report": report.to_dict(),
             "verdict": report.story().verdict,
+            "sign": report.story().glyph,
             "facts": [value for _, value in report.story().facts] + list(report.story().notes),
             "values": [
                 wording.bad_counts(stats)

@@ -216,7 +216,6 @@ def test_a_bad_step_is_undone_unexplained_when_its_names_cannot_be_told(
     assert all(map(torch.equal, program.state(), before_the_bad_step()))
 
 
-@pytest.mark.xfail(strict=True, reason="failures are caught in the examination alone")
 @pytest.mark.parametrize("place", ["begin", "settle"])
 def test_a_failure_of_ours_between_steps_is_told_and_the_training_stands_where_it_should(
     place: str, monkeypatch: pytest.MonkeyPatch

@@ -138,7 +138,6 @@ class Link:
     failed = False
 
 
-@pytest.mark.xfail(strict=True, reason="a replay without the exception counts as a bad step lost")
 def test_an_exception_that_does_not_come_again_is_no_finding() -> None:
     torch.manual_seed(0)
     model = nn.Linear(4, 4)

@@ -92,7 +92,6 @@ def guard_after_an_exception() -> Any:
     return guard.report
 
 
-@pytest.mark.xfail(strict=True, reason="healthy is whatever has no critical finding")
 @pytest.mark.parametrize(
     "report_of", [nothing_run, no_data, interrupted, after_an_exception, guard_after_an_exception]
 )

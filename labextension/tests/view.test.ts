@@ -64,6 +64,7 @@ describe('the view of a report', () => {
   it.each(Object.keys(samples.reports))('says the verdict of "%s" first', name => {
     const view = new ReportView(report(samples.reports[name]!.report), words, null);
     expect(view.node.querySelector('strong')!.textContent).toBe(samples.reports[name]!.verdict);
+    expect(view.node.querySelector('span')!.textContent).toBe(`${samples.reports[name]!.sign} `);
     view.dispose();
   });
 

@@ -7,6 +7,7 @@ export const words = new Wording(nullTranslator.load('nanhunt'));
 interface ISample {
   readonly report: unknown;
   readonly verdict: string;
+  readonly sign: string;
   /** What the story of the report says, without its labels. */
   readonly facts: readonly string[];
   readonly values: readonly string[];

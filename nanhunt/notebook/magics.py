@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from nanhunt.interactive import Hunt
 
 _STEPS_BACK = 8  # what the panel can undo, as long as there is memory
+_OF_TRIALS = ("trials", "confirm", "trial_seconds")
 
 _HELP = """Find the first value that broke a training step.
 
@@ -160,7 +161,7 @@ class NanhuntMagics(Magics):
             return _hunt_loop(loop, arguments)
         code = compile(source, name, "exec")
         # What is watched from outside cannot be run again with a remedy.
-        watching = {k: v for k, v in arguments.items() if k not in ("trials", "confirm")}
+        watching = {k: v for k, v in arguments.items() if k not in _OF_TRIALS}
         with LoopHunt(**watching) as hunt:
             exec(code, shell.user_global_ns, shell.user_ns)  # noqa: S102  the user's own cell
         return hunt.report
@@ -232,7 +233,7 @@ def _hunt_loop(loop: CellLoop, arguments: dict[str, Any]) -> Report:
         options = {**arguments, "step_fn": loop.step_fn(), "data": loop.items()}
         with nanhunt.Hunt(**options) as hunt:
             report = hunt.run(None)
-        if report.healthy and not report.interrupted:
+        if report.healthy or report.status == "nothing_watched":  # a loop over nothing
             loop.after()
     finally:
         loop.forget()

@@ -45,6 +45,11 @@ class GuardReport(Record):
         events: the first failures in order, at most as many as the guard keeps.
         stopped: why it ended the loop, or an empty string.
         notes: what could not be done.
+        interrupted: whether the user stopped the loop.
+        status: what it comes to: `"healthy"` (steps were checked, and nothing went bad),
+            `"finding"` (steps went bad), `"interrupted"` (by the user or by an exception of the
+            loop's own, and nothing went bad until then) or `"nothing_watched"`. Worked out from
+            the other fields when it is not given.
     """
 
     FORMAT: ClassVar[str] = "nanhunt.guard"
@@ -56,6 +61,13 @@ class GuardReport(Record):
     events: tuple[GuardEvent, ...] = ()
     stopped: str = ""
     notes: tuple[str, ...] = ()
+    interrupted: bool = False
+    status: str = ""
+
+    def __post_init__(self) -> None:
+        """Files of versions that wrote no status have none."""
+        if not self.status:
+            object.__setattr__(self, "status", self._judged())
 
     @property
     def failures(self) -> int:
@@ -64,8 +76,15 @@ class GuardReport(Record):
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing went bad."""
-        return not self.failures and not self.stopped
+        """Whether steps were checked, to the loop's own end, and nothing went bad."""
+        return self.status == "healthy"
+
+    def _judged(self) -> str:
+        if self.failures or self.stopped:
+            return "finding"
+        if self.interrupted:
+            return "interrupted"
+        return "healthy" if self.checks else "nothing_watched"
 
     def story(self) -> Story:
         """How many steps went bad, and what was done with them."""

@@ -176,6 +176,12 @@ class Finding:
     frames: tuple[Frame, ...] = ()
     trials: tuple[Trial, ...] = ()
 
+    @property
+    def placed(self) -> bool:
+        """Whether it says what made the bad values, or only that they were seen."""
+        numeric = self.kind in ("nan", "inf") and self.phase != "data"
+        return not numeric or bool(self.op or self.node or self.source)
+
 
 @dataclasses.dataclass(frozen=True)
 class Report(Record):
@@ -191,6 +197,16 @@ class Report(Record):
         notes: what could not be done, and other facts worth a line.
         environment: versions and devices, e.g. `{"torch": "2.13.0"}`.
         costs: measured seconds and ratios, e.g. `{"step_seconds": 0.1}`.
+        status: what it all comes to, one of
+            `"healthy"`: steps were run, all watched to their end, and nothing bad was seen;
+            `"warning"`: likewise, but something is worth a look;
+            `"finding"`: there is a critical finding;
+            `"unexplained"`: something was bad, and what made it is not known;
+            `"interrupted"`: by the user or by an exception of the program's own, and nothing bad
+            was seen until then;
+            `"nothing_watched"`: no step was run;
+            `"internal_error"`: nanhunt itself failed, and nothing bad was seen until then.
+            Worked out from the other fields when it is not given.
     """
 
     FORMAT: ClassVar[str] = "nanhunt.report"
@@ -205,6 +221,12 @@ class Report(Record):
     notes: tuple[str, ...] = ()
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
     costs: dict[str, float] = dataclasses.field(default_factory=dict)
+    status: str = ""
+
+    def __post_init__(self) -> None:
+        """Files of versions that wrote no status have none."""
+        if not self.status:
+            object.__setattr__(self, "status", self._judged())
 
     @property
     def finding(self) -> Finding | None:
@@ -213,8 +235,18 @@ class Report(Record):
 
     @property
     def healthy(self) -> bool:
-        """True when there is no critical finding."""
-        return self.finding is None
+        """Whether steps were watched to their end and nothing went bad; warnings may be there."""
+        return self.status in ("healthy", "warning")
+
+    def _judged(self) -> str:
+        if self.finding is not None:
+            known = self.finding.placed or self.finding.cause != "not_established"
+            return "finding" if known else "unexplained"
+        if self.interrupted:
+            return "interrupted"
+        if not self.steps_run:
+            return "nothing_watched"
+        return "warning" if self.findings else "healthy"
 
     def story(self) -> Story:
         """The verdict, the line, why, the remedy, and the evidence."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nanhunt.render.story import Story, Table
-from nanhunt.render.wording import visible
+from nanhunt.render.wording import SIGNS, cut_short, steps, visible
 
 if TYPE_CHECKING:
     from nanhunt.records.guard import Evaluation, GuardEvent, GuardReport
@@ -16,21 +16,27 @@ _BUNDLES = 3  # named at all
 
 def tell_guard(report: GuardReport) -> Story:
     """Turns a guard's report into its story."""
-    if report.healthy:
-        verdict = f"{report.steps:,} steps, nothing went bad"
-    else:
-        counted = ", ".join(f"{count:,} {action}" for action, count in report.counts.items())
-        verdict = f"{report.failures:,} of {report.steps:,} steps went bad: {counted}"
     facts = [("stopped", visible(report.stopped, 300))] if report.stopped else []
     facts += [("bundle", visible(e.bundle, 150)) for e in report.events if e.bundle][:_BUNDLES]
     return Story(
-        "✓" if report.healthy else "✗",
-        "healthy" if report.healthy else "critical",
-        verdict,
+        SIGNS.get(report.status, "?"),
+        report.status,
+        _verdict(report),
         tuple(facts),
         tables=(_events(report),) if report.events else (),
         notes=tuple(visible(note, 300) for note in report.notes),
     )
+
+
+def _verdict(report: GuardReport) -> str:
+    if report.status == "healthy":
+        return f"{steps(report.steps)}, nothing went bad"
+    if report.status == "interrupted":
+        return cut_short(report.steps, by_hand=report.interrupted)
+    if report.status == "nothing_watched":
+        return f"Nothing was watched: {steps(report.steps)}, none checked"
+    counted = ", ".join(f"{count:,} {action}" for action, count in report.counts.items())
+    return f"{report.failures:,} of {report.steps:,} steps went bad: {counted}"
 
 
 def _events(report: GuardReport) -> Table:

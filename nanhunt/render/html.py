@@ -20,6 +20,10 @@ color:var(--ink);font:13px/1.5 var(--jp-ui-font-family,system-ui,sans-serif);max
 border-left:4px solid var(--bad)}
 .nanhunt.healthy .verdict{border-color:var(--good)}
 .nanhunt.warning .verdict{border-color:var(--warn)}
+.nanhunt.unexplained .verdict{border-left-style:dashed}
+.nanhunt.internal_error .verdict{border-color:var(--warn);border-left-style:dashed}
+.nanhunt.interrupted .verdict{border-color:var(--soft)}
+.nanhunt.nothing_watched .verdict{border-color:var(--soft);border-left-style:dashed}
 .nanhunt pre.line{background:var(--code);color:var(--ink);padding:.5em .8em;margin:.4em 0;
 overflow-x:auto;font:12px/1.5 var(--jp-code-font-family,ui-monospace,monospace)}
 .nanhunt pre.line code{background:none;padding:0}
@@ -36,6 +40,15 @@ border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums}
 .nanhunt ul{margin:.3em 0;padding-left:1.3em}
 .nanhunt .notes{color:var(--soft);font-size:12px}
 """
+# All others stand for something bad.
+_COLOURED = (
+    "healthy",
+    "warning",
+    "unexplained",
+    "internal_error",
+    "interrupted",
+    "nothing_watched",
+)
 _PAGE_STYLE = """
 :root{color-scheme:light dark}
 body{margin:2em auto;padding:0 1.2em;max-width:76em;background:#fff}
@@ -56,15 +69,13 @@ def page(story: Story) -> str:
 
 def fragment(story: Story) -> str:
     """A story as a fragment for a notebook's output."""
-    kind = f" {story.status}" if story.status in ("healthy", "warning") else ""
+    kind = f" {story.status}" if story.status in _COLOURED else ""
     parts = [
         f"<style>{_STYLE}</style>",
         f'<section class="nanhunt{kind}" aria-label="nanhunt report">',
         f'<p class="verdict"><span aria-hidden="true">{story.glyph}</span> '
         f"<strong>{escape(story.verdict)}</strong></p>",
     ]
-    if story.status == "interrupted":
-        parts.append("<p>The hunt was interrupted.</p>")
     if story.code:
         parts.append(f'<pre class="line"><code>{escape(story.code)}</code></pre>')
     if story.facts:

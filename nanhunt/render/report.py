@@ -22,18 +22,19 @@ def tell_report(report: Report) -> Story:
     if len(others) > _OTHERS_SHOWN:
         lines.append(f"and {len(others) - _OTHERS_SHOWN} more findings")
     notes = (*_costs(report), *(wording.visible(note, 300) for note in report.notes))
+    sign = wording.SIGNS.get(report.status, "?")
     if finding is None:
         return Story(
-            "△" if others else "✓",
-            "interrupted" if report.interrupted else "healthy",
+            sign,
+            report.status,
             _quiet_verdict(report),
             (("model", wording.visible(report.title, 120)),) if report.title else (),
             others=tuple(lines),
             notes=notes,
         )
     return Story(
-        "✗",
-        "interrupted" if report.interrupted else "critical",
+        sign,
+        report.status,
         wording.verdict(finding),
         tuple(_facts(report, finding)),
         _code_line(finding),
@@ -51,14 +52,24 @@ def _code_line(finding: Finding) -> str:
 
 
 def _quiet_verdict(report: Report) -> str:
-    steps = f"{report.steps_run:,} step{'s' if report.steps_run != 1 else ''}"
-    if report.interrupted:
-        return f"Interrupted after {steps}: nothing bad seen until then"
-    return f"Healthy: {steps}, nothing bad seen"
+    """What a report without a critical finding comes to."""
+    steps = wording.steps(report.steps_run)
+    if report.status == "interrupted":
+        return wording.cut_short(report.steps_run, by_hand=report.interrupted)
+    known = {
+        "healthy": f"Healthy: {steps}, nothing bad seen",
+        "warning": f"{steps} without a failure, but not without a warning",
+        "unexplained": f"Something went bad in step {report.steps_run - 1}; what made it bad has "
+        "not been looked for",
+        "nothing_watched": "Nothing was watched: no step was run",
+        "internal_error": f"nanhunt itself failed after {steps}: nothing bad seen until then",
+    }
+    return known.get(report.status, f"{wording.visible(report.status, 40)}: {steps}")
 
 
 def _facts(report: Report, finding: Finding) -> list[tuple[str, str]]:
-    facts = [("why", wording.visible(finding.explanation, 400))]
+    facts = [("hunt", "was interrupted")] if report.interrupted else []
+    facts.append(("why", wording.visible(finding.explanation, 400)))
     if finding.cause != "not_established":
         facts.append(("cause", wording.visible(finding.cause, 80)))
     else:
@@ -83,13 +94,25 @@ def _remedy(finding: Finding) -> list[tuple[str, str]]:
     """The winning trial in a line, and the change it makes."""
     if not finding.trials:
         return []
-    best, tried = finding.trials[0], len(finding.trials)
+    best = finding.trials[0]
+    tried = sum(trial.cured is not None for trial in finding.trials)
+    left = len(finding.trials) - tried
     if not best.cured:
-        return [("remedy", f"none of the {tried} tried by replay cured the step")]
+        return [("remedy", _no_cure(finding, tried, left))]
     loss = f", loss then {wording.number(best.loss)}" if best.loss is not None else ""
     held = f"; {best.note}" if best.note else ""
     of = f" ({sum(trial.cured is True for trial in finding.trials)} of {tried} tried cure)"
     return [("remedy", f"{best.remedy}: cured by replay{of if tried > 1 else ''}{loss}{held}")]
+
+
+def _no_cure(finding: Finding, tried: int, left: int) -> str:
+    """That nothing cured, and what has not even been run."""
+    if tried:
+        more = f"; {left} not run" if left else ""
+        return f"none of the {tried} tried by replay cured the step{more}"
+    notes = dict.fromkeys(trial.note for trial in finding.trials if trial.note)
+    why = f" ({wording.visible('; '.join(notes), 160)})" if notes else ""
+    return f"{left} known, none could be run{why}"
 
 
 def _change(finding: Finding) -> CodeSnippet | None:

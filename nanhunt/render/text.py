@@ -16,8 +16,6 @@ def text(story: Story, lines: int) -> str:
 
 def _lines(story: Story, most: int) -> list[str]:
     lines = [_cut(f"{story.glyph} {story.verdict}")]
-    if story.status == "interrupted" and not story.verdict.startswith("Interrupted"):
-        lines.append("  the hunt was interrupted")
     if story.code:
         lines.append(_cut(f"    {story.code}"))
     for label, value in story.facts:

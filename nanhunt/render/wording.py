@@ -17,6 +17,16 @@ KINDS = {
     "poisoned_state": "Poisoned state",
     "not_training": "Not training",
 }
+# Of what a report comes to; green, the first, is for nothing else.
+SIGNS = {
+    "healthy": "✓",
+    "warning": "△",
+    "finding": "✗",
+    "unexplained": "?",
+    "interrupted": "■",
+    "nothing_watched": "○",
+    "internal_error": "!",
+}
 
 
 def visible(value: str, limit: int = 200) -> str:
@@ -91,6 +101,17 @@ def lines(file: str, cell: int | None, numbers: tuple[int, ...]) -> str:
     return f"{visible(PurePath(file).name, 40)}:{numbers[0]}{last}"
 
 
+def steps(count: int) -> str:
+    """`1 step`, `1,024 steps`."""
+    return f"{count:,} step{'s' if count != 1 else ''}"
+
+
+def cut_short(count: int, *, by_hand: bool) -> str:
+    """After so many steps something ended the run before its end, and nothing was bad so far."""
+    ended = "Interrupted" if by_hand else "Ended by an exception"
+    return f"{ended} after {steps(count)}: nothing bad seen until then"
+
+
 def verdict(finding: Finding) -> str:
     """One line that says what, when, where."""
     where = f"{module(finding)}{call(finding.call)}"
@@ -106,6 +127,10 @@ def verdict(finding: Finding) -> str:
     if finding.phase == "data":
         culprit = visible(finding.tensor or "a tensor", 60)
         return f"{kind} comes in with the data in step {finding.step}: {culprit}{at}"
+    if not finding.placed:
+        seen = visible(finding.reaches[0] if finding.reaches else finding.tensor or "a tensor", 60)
+        unknown = "; what made it is not known" if finding.cause == "not_established" else ""
+        return f"{kind} was seen in step {finding.step} ({seen}){unknown}"
     culprit = finding.node or finding.op or finding.tensor or "an operation"
     return (
         f"{kind} is born in step {finding.step}: {visible(culprit, 60)} {where} "

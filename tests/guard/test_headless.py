@@ -142,7 +142,10 @@ def test_an_exception_of_the_script_is_its_own(script: Path) -> None:
     watched = python("-m", "nanhunt", "run", script, "raise", folder=folder)
     assert watched.returncode == alone.returncode == 1
     assert watched.stderr.startswith(alone.stderr)
-    assert watched.stderr.endswith("OSError: mine\nnanhunt: 3 steps, nothing went bad\n")
+    assert watched.stderr.endswith(
+        "OSError: mine\n"
+        "nanhunt: the script raised an exception after 3 steps; nothing bad was seen until then\n"
+    )
 
 
 def test_ctrl_c_is_the_scripts_own(script: Path) -> None:

@@ -57,6 +57,17 @@ BIRTH = finding(kind="complex_half", step=0, op="aten.view_as_complex.default", 
 REPORTS = {
     "healthy": report(steps_run=100, replay="not_needed"),
     "interrupted": report(steps_run=12, replay="not_needed", interrupted=True),
+    "ended": report(steps_run=12, replay="not_needed", status="interrupted"),
+    "interrupted_finding": report(finding(), interrupted=True),
+    "nothing_watched": report(steps_run=0, replay="not_needed", costs={}),
+    "internal_error": report(
+        steps_run=12,
+        replay="not_needed",
+        status="internal_error",
+        notes=("nanhunt itself failed in step 12: KeyError: 'a' (nanhunt/core/a.py:3)",),
+    ),
+    "unexamined": report(steps_run=12, replay="not_needed", status="unexplained"),
+    "warning": report(finding(severity="warning", kind="inf"), replay="not_needed"),
     "forward": report(finding()),
     "cell": report(finding(source=CELL, module=None, call=None, stack=(CELL,))),
     "backward": report(finding(phase="backward", node="SqrtBackward0", op="aten.div.Tensor")),
@@ -80,6 +91,24 @@ REPORTS = {
         finding(inputs=(), outputs=(), frames=(), op=None, source=None, stack=(), module=None),
         replay="not_reproduced: the same step was healthy when it was run again",
         notes=("GradScaler skipped 16 steps in a row: its scale keeps falling",),
+    ),
+    "trials_not_run": report(
+        finding(
+            cause="log_of_zero",
+            trials=tuple(
+                Trial(title, None, note="not run: the 120 s for trials were up")
+                for title in ("clamp the input at 1e-6", "run encoder.norm in float32")
+            ),
+        )
+    ),
+    "some_trials_not_run": report(
+        finding(
+            cause="log_of_zero",
+            trials=(
+                Trial("clamp the input at 1e-6", False, 3.0, note="still bad: loss"),
+                Trial("run encoder.norm in float32", None, note="not run: no time"),
+            ),
+        )
     ),
     "trials": report(
         finding(

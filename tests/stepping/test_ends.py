@@ -28,7 +28,7 @@ def test_a_bad_step_is_undone_and_named_and_a_hunt_from_there_finds_the_same() -
         assert hunt.position == 3
         assert hunt.bad[0] == "loss"
         assert len(seen) == 3
-        assert hunt.report.healthy, "nothing was examined yet"
+        assert hunt.report.status == "unexplained", "nothing was examined yet"
         assert hunt.replay() == "bit_exact"
         hunt.break_at("head")
         while hunt.position < 3 or hunt.here is None:

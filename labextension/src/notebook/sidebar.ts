@@ -8,7 +8,7 @@ import { Controls } from '../live/controls';
 import type { Live } from '../live/live';
 import type { IFinding, ISource } from '../report/format';
 import { count, visible } from '../report/text';
-import { sign } from '../report/wording';
+import { reportKind, reportSign, sign } from '../report/wording';
 import type { Wording } from '../report/wording';
 import type { Current } from './current';
 import type { IEntry, NotebookWatch } from './watch';
@@ -131,10 +131,10 @@ export class Sidebar extends Widget {
       return [];
     }
     const { report } = shown;
-    if (report.findings.length === 0) {
-      return [this._item(watch, 'healthy', '✓', this._words.headline(report), null)];
-    }
-    return report.findings.slice(0, MOST_ITEMS).map(finding => {
+    const headline = this._words.headline(report);
+    const whole = this._item(watch, reportKind(report), reportSign(report), headline, null);
+    const told = report.findings.some(finding => this._words.verdict(finding) === headline);
+    const findings = report.findings.slice(0, MOST_ITEMS).map(finding => {
       const kind = finding.severity === 'critical' ? 'critical' : 'warning';
       return this._item(
         watch,
@@ -145,6 +145,7 @@ export class Sidebar extends Widget {
         finding
       );
     });
+    return told ? findings : [whole, ...findings];
   }
 
   private _facts(watch: NotebookWatch, { shown }: IEntry): HTMLElement[] {

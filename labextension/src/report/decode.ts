@@ -13,7 +13,7 @@ import {
   whole
 } from './fields';
 import type { Expected, Reader } from './fields';
-import { FORMAT, PREFLIGHT_FORMAT, PREFLIGHT_VERSION, VERSION } from './format';
+import { FORMAT, judged, PREFLIGHT_FORMAT, PREFLIGHT_VERSION, VERSION } from './format';
 import type {
   IBin,
   IHistogram,
@@ -202,7 +202,7 @@ const finding: Reader<IFinding> = value => {
 
 const readReport: Reader<IReport> = value => {
   const fields = new Fields(value);
-  return {
+  const report = {
     stepsRun: fields.needed('steps_run', whole),
     findings: fields.optional('findings', list(finding), []),
     replay: fields.optional('replay', text, 'not_needed'),
@@ -212,6 +212,7 @@ const readReport: Reader<IReport> = value => {
     environment: fields.optional('environment', table(text), new Map<string, string>()),
     costs: fields.optional('costs', table(real), new Map<string, number>())
   };
+  return { ...report, status: fields.optional('status', text, '') || judged(report) };
 };
 
 const fact: Reader<IFact> = value => {

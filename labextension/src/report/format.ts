@@ -107,6 +107,8 @@ export interface IReport {
   readonly notes: readonly string[];
   readonly environment: ReadonlyMap<string, string>;
   readonly costs: ReadonlyMap<string, number>;
+  /** What it all comes to; one of those in `nanhunt/records/report.py`. */
+  readonly status: string;
 }
 
 /** One thing worth knowing before the training goes on. */
@@ -122,7 +124,28 @@ export interface IPreflight {
   readonly facts: readonly IFact[];
 }
 
-/** The main critical finding, or null when the report is healthy. */
-export function mainFinding(report: IReport): IFinding | null {
+/** Whether a finding says what made the bad values, or only that they were seen. */
+export function isPlaced(finding: IFinding): boolean {
+  const numeric = ['nan', 'inf'].includes(finding.kind) && finding.phase !== 'data';
+  return !numeric || Boolean(finding.op || finding.node || finding.source);
+}
+
+/** The status of a report in a file of a version that wrote none. */
+export function judged(report: Omit<IReport, 'status'>): string {
+  const main = mainFinding(report);
+  if (main) {
+    return isPlaced(main) || main.cause !== 'not_established' ? 'finding' : 'unexplained';
+  }
+  if (report.interrupted) {
+    return 'interrupted';
+  }
+  if (report.stepsRun === 0) {
+    return 'nothing_watched';
+  }
+  return report.findings.length ? 'warning' : 'healthy';
+}
+
+/** The main critical finding, or null when there is none. */
+export function mainFinding(report: Pick<IReport, 'findings'>): IFinding | null {
   return report.findings.find(finding => finding.severity === 'critical') ?? null;
 }

@@ -7,6 +7,7 @@ import type { IFinding, IReport, ISource } from './format';
 import { ModuleTable } from './moduleTable';
 import { stackTable, tensorTable, trialTable } from './tables';
 import { count, number, visible, visibleLines, withoutEmptyEnds } from './text';
+import { reportKind, reportSign } from './wording';
 import type { Wording } from './wording';
 
 /** Sentences, names and findings of one list; a report of this program has fewer. */
@@ -22,11 +23,13 @@ export class ReportView {
     const trans = _words.trans;
     const main = mainFinding(report);
     const others = report.findings.filter(finding => finding !== main);
-    const status = main ? 'critical' : others.length ? 'warning' : 'healthy';
     this.node = h(
       'section',
-      { class: `nanhunt-Report nanhunt-mod-${status}`, 'aria-label': trans.__('nanhunt report') },
-      this._verdict(status, report),
+      {
+        class: `nanhunt-Report nanhunt-mod-${reportKind(report)}`,
+        'aria-label': trans.__('nanhunt report')
+      },
+      this._verdict(report),
       main && report.interrupted ? h('p', {}, trans.__('The hunt was interrupted.')) : null,
       ...(main ? this._finding(main, report) : [this._model(report)]),
       ...this._others(others, report),
@@ -44,12 +47,11 @@ export class ReportView {
     this.node.remove();
   }
 
-  private _verdict(status: string, report: IReport): HTMLElement {
-    const glyph = status === 'critical' ? '✗' : status === 'warning' ? '△' : '✓';
+  private _verdict(report: IReport): HTMLElement {
     return h(
       'p',
       { class: 'nanhunt-Report-verdict' },
-      h('span', { 'aria-hidden': 'true' }, `${glyph} `),
+      h('span', { 'aria-hidden': 'true' }, `${reportSign(report)} `),
       h('strong', {}, this._words.headline(report))
     );
   }
@@ -145,16 +147,29 @@ export class ReportView {
     if (!best) {
       return '';
     }
-    const tried = count(finding.trials.length);
+    const ran = finding.trials.filter(trial => trial.cured !== null).length;
+    const tried = count(ran);
     if (!best.cured) {
-      return trans.__('none of the %1 tried by replay cured the step', tried);
+      return this._noCure(finding, ran);
     }
     const cures = count(finding.trials.filter(trial => trial.cured === true).length);
     const told = trans.__('%1: cured by replay', visible(best.remedy, 80));
-    const of =
-      finding.trials.length > 1 ? ` ${trans.__('(%1 of %2 tried cure)', cures, tried)}` : '';
+    const of = ran > 1 ? ` ${trans.__('(%1 of %2 tried cure)', cures, tried)}` : '';
     const loss = best.loss === null ? '' : `, ${trans.__('loss then %1', number(best.loss))}`;
     return told + of + loss + (best.note ? `; ${visible(best.note, 80)}` : '');
+  }
+
+  /** That nothing cured, and what has not even been run. */
+  private _noCure(finding: IFinding, ran: number): string {
+    const trans = this._words.trans;
+    const left = finding.trials.length - ran;
+    if (ran > 0) {
+      const told = trans.__('none of the %1 tried by replay cured the step', count(ran));
+      return left > 0 ? `${told}; ${trans.__('%1 not run', count(left))}` : told;
+    }
+    const notes = [...new Set(finding.trials.map(trial => trial.note).filter(Boolean))];
+    const told = trans.__('%1 known, none could be run', count(left));
+    return notes.length ? `${told} (${visible(notes.join('; '), 160)})` : told;
   }
 
   /** The winning trial as code to take over. */

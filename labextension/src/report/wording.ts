@@ -2,13 +2,34 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 import type { Refusal } from './decode';
 import type { Expected } from './fields';
-import { mainFinding, VERSION } from './format';
+import { isPlaced, mainFinding, VERSION } from './format';
 import type { IFinding, IReport, ISource, ITensorStats } from './format';
 import { baseName, count, number, visible } from './text';
 
 /** How grave a finding is, as a glyph; colour alone never carries meaning. */
 export function sign(finding: IFinding): string {
   return finding.severity === 'critical' ? '✗' : '△';
+}
+
+/** The same for a whole report, by its status; green is for the first alone. */
+const SIGNS = new Map([
+  ['healthy', '✓'],
+  ['warning', '△'],
+  ['finding', '✗'],
+  ['unexplained', '?'],
+  ['interrupted', '■'],
+  ['nothing_watched', '○'],
+  ['internal_error', '!']
+]);
+
+export function reportSign(report: IReport): string {
+  return SIGNS.get(report.status) ?? '?';
+}
+
+/** The end of the class for its colour; a status not known here looks like something bad. */
+export function reportKind(report: IReport): string {
+  const known = SIGNS.has(report.status) && report.status !== 'finding';
+  return known ? report.status.replace('_', '-') : 'critical';
 }
 
 /** Says things in the user's language. */
@@ -42,10 +63,28 @@ export class Wording {
     if (finding) {
       return this.verdict(finding);
     }
-    const steps = this.trans._n('%2 step', '%2 steps', report.stepsRun, count(report.stepsRun));
-    return report.interrupted
-      ? this.trans.__('Interrupted after %1: nothing bad seen until then', steps)
-      : this.trans.__('Healthy: %1, nothing bad seen', steps);
+    const trans = this.trans;
+    const steps = trans._n('%2 step', '%2 steps', report.stepsRun, count(report.stepsRun));
+    switch (report.status) {
+      case 'healthy':
+        return trans.__('Healthy: %1, nothing bad seen', steps);
+      case 'warning':
+        return trans.__('%1 without a failure, but not without a warning', steps);
+      case 'interrupted':
+        return report.interrupted
+          ? trans.__('Interrupted after %1: nothing bad seen until then', steps)
+          : trans.__('Ended by an exception after %1: nothing bad seen until then', steps);
+      case 'unexplained':
+        return trans.__(
+          'Something went bad in step %1; what made it bad has not been looked for',
+          String(report.stepsRun - 1)
+        );
+      case 'nothing_watched':
+        return trans.__('Nothing was watched: no step was run');
+      case 'internal_error':
+        return trans.__('nanhunt itself failed after %1: nothing bad seen until then', steps);
+    }
+    return `${visible(report.status, 40)}: ${steps}`;
   }
 
   /** One line that says what, when, where. */
@@ -69,6 +108,13 @@ export class Wording {
     if (finding.phase === 'data') {
       const culprit = tensor ?? trans.__('a tensor');
       return trans.__('%1 comes in with the data in step %2: %3', kind, step, culprit) + at;
+    }
+    if (!isPlaced(finding)) {
+      const seen = visible(finding.reaches[0] ?? finding.tensor ?? trans.__('a tensor'), 60);
+      const told = trans.__('%1 was seen in step %2 (%3)', kind, step, seen);
+      return finding.cause === 'not_established'
+        ? trans.__('%1; what made it is not known', told)
+        : told;
     }
     const culprit = finding.node || finding.op || finding.tensor || trans.__('an operation');
     const [name, phase] = [visible(culprit, 60), visible(finding.phase, 30)];

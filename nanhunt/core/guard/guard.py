@@ -66,6 +66,7 @@ class Guard:
         self._events: list[GuardEvent] = []
         self._notes: list[str] = []
         self._stopped: GuardStoppedError | None = None
+        self._ended_by: type[BaseException] | None = None  # not by itself: the loop's own
 
     # -- the public face --------------------------------------------------------------------------
 
@@ -73,6 +74,7 @@ class Guard:
     def report(self) -> GuardReport:
         """What it has done so far."""
         at_hand = self._boundaries.open and bool(self._boundaries.stepped or self._bad)
+        cut_short = self._ended_by is not None and not self._counts and self._stopped is None
         return GuardReport(
             steps=self._steps + at_hand,
             checks=self._checks,
@@ -80,6 +82,9 @@ class Guard:
             events=tuple(self._events),
             stopped=str(self._stopped or ""),
             notes=tuple(dict.fromkeys(self._notes)),
+            interrupted=self._ended_by is not None
+            and issubclass(self._ended_by, KeyboardInterrupt),
+            status="interrupted" if cut_short else "",
         )
 
     @property
@@ -115,12 +120,14 @@ class Guard:
             stack.callback(self._undo.release)
             # Entered once more, it goes on counting; what it has kept is gone.
             self._good_at, self._stopped, self._in_a_row = None, None, 0
+            self._ended_by = None
             stack.enter_context(self.attached())
             self._boundaries.ensure_open()
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, _traceback: Any) -> None:
+        self._ended_by = kind
         try:
             if kind is None:
                 self._boundaries.end_of_loop()

@@ -15,6 +15,7 @@ import torch
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from nanhunt.core.attached.ours import is_ours
 from nanhunt.core.attached.uninterrupted import uninterrupted
 from nanhunt.core.hunting.investigation import Investigation, StepContext
 from nanhunt.core.hunting.ledger import Ledger, listed, working_scalers
@@ -29,12 +30,13 @@ from nanhunt.core.snapshot.installed import Installed
 from nanhunt.core.snapshot.reachable import Surroundings, optimizers_in_memory
 from nanhunt.core.snapshot.snapshot import Snapshot
 from nanhunt.core.snapshot.tape import DataEndedError
+from nanhunt.core.trials.prove import TimeLimit
 from nanhunt.core.watch.magnitudes import History
 from nanhunt.core.watch.replay import Past, Replayer
 from nanhunt.core.watch.scaler_skips import ScalerSkips
 from nanhunt.core.watch.sentinel import Sentinel
 from nanhunt.core.watch.step_facts import StepFacts
-from nanhunt.errors import HuntClosedError, UsageError
+from nanhunt.errors import HuntClosedError, NanhuntError, UsageError
 from nanhunt.records.report import Finding, Report
 
 
@@ -55,7 +57,8 @@ class HuntEngine:
         complex_half: bool = True,
         snapshot: bool = True,
         trials: bool = True,
-        confirm: int = 0,
+        confirm: int = 3,
+        trial_seconds: float | None = None,
         back: int = 1,
         progress: bool | Callable[[int, int, str], None] = True,
     ) -> None:
@@ -67,6 +70,7 @@ class HuntEngine:
         self._examines = True
         self.bad: tuple[str, ...] = ()
         self._trials, self._confirm = trials, confirm
+        self._trial_time = TimeLimit(trial_seconds)
         # A wrapper made by functools keeps what it wraps: that is what can be searched.
         self._around = Surroundings(getattr(step_fn, "__wrapped__", step_fn))
         self._by_hand = isinstance(optimizer, tuple | list) and not optimizer
@@ -86,6 +90,7 @@ class HuntEngine:
         self._hidden_gradients = False
         self._ledger = Ledger(self._target)
         self._exact_labels: set[str] = set()
+        self._raised: BaseException | None = None  # by the user's step
         self._backwards_before = 0
         self._closed = False
 
@@ -114,7 +119,8 @@ class HuntEngine:
         try:
             for done in counter:
                 self._progress.show(done, total, "watching")
-                if self.step(examine=examine) is not None or self.bad or self._halted():
+                found = self.step(examine=examine)
+                if found is not None or self.bad or self._ledger.failed or self._halted():
                     break
         except KeyboardInterrupt:
             self._ledger.interrupted = True
@@ -129,14 +135,20 @@ class HuntEngine:
     def _judge_learning(self) -> None:
         """Asks after a run that stayed finite whether it learned."""
         numeric = any(f.kind not in ("complex_half", "not_training") for f in self._ledger.critical)
-        if self._learning is None or numeric or self._ledger.interrupted or self._by_hand:
+        ended = self._ledger.interrupted or self._ledger.failed
+        if self._learning is None or numeric or ended or self._by_hand:
             return
-        for finding in not_training(self._learning):
-            self._ledger.add(finding)
+        try:
+            for finding in not_training(self._learning):
+                self._ledger.add(finding)
+        except Exception as error:  # noqa: BLE001  a mistake of ours
+            self._ledger.own_failure(error, "whether it learns could not be judged")
         self._ledger.publish()
 
     def step(self, *, examine: bool = True) -> Finding | None:
         """Runs one step; returns the finding when it went bad, and has then undone it.
+
+        When nanhunt itself fails the step is undone as well, and the report says so.
 
         Args:
             examine: False to leave a bad step unexplained: it is undone, and `bad` names what
@@ -148,20 +160,55 @@ class HuntEngine:
         """
         if self._closed:
             raise HuntClosedError("this hunt is closed; make a new nanhunt.Hunt")
+        self._ledger.goes_on()
+        self._examines, self.bad, self._raised = examine, (), None
         try:
             with self._installed():
-                self._begin_step()
-                self._examines, self.bad = examine, ()
-                try:
-                    return self._step()
-                except BaseException as error:  # the step's own, Ctrl-C too: undone, and goes on
-                    if isinstance(error, Exception) and not isinstance(error, UsageError):
-                        self._explain_exception(error)
-                    with uninterrupted():
-                        self.rewind()
-                    raise
+                self._course.next_batch()
+                return self._step_or_undone()
+        except KeyboardInterrupt:
+            self._ledger.interrupted = True
+            raise
         finally:
+            self._raised = None  # its traceback holds the step's tensors
+            self._ledger.unexamined = self.bad
             self._ledger.publish()
+
+    def _step_or_undone(self) -> Finding | None:
+        """The one place where failures of nanhunt's own are caught: the user's go on from here."""
+        begun = False
+        try:
+            self._begin_step()
+            begun = True
+            return self._step()
+        except BaseException as error:  # the step's own, Ctrl-C too: undone, and goes on
+            own = self._is_own(error)
+            number = self._course.number
+            if own:
+                self._ledger.own_failure(error, f"nanhunt itself failed in step {number}")
+            elif error is self._raised:
+                self._ledger.ended(error, number)
+                self._explain_exception(error)
+            if begun:
+                self._undo_step()
+            if not own:
+                raise
+        return None
+
+    def _is_own(self, error: BaseException) -> bool:
+        """Whether nanhunt failed, and neither the user's step nor their way to call this."""
+        if not isinstance(error, Exception) or isinstance(error, NanhuntError):
+            return False
+        return is_ours(error) or error is not self._raised
+
+    def _undo_step(self) -> None:
+        """Undoes a step that an exception ended, which is not to be hidden by another."""
+        try:
+            with uninterrupted():
+                self.rewind()
+        except Exception as error:  # noqa: BLE001  whatever it is, what ended the step matters more
+            number = self._course.number
+            self._ledger.own_failure(error, f"step {number} could not be undone to its start")
 
     def _begin_step(self) -> None:
         self._course.begin()
@@ -363,10 +410,11 @@ class HuntEngine:
             number,
             [self._course.batches.current] if self._course.batches is not None else [],
             self._around.named,
-            self._history.growths(),
+            self._history,
             min(self._backwards_before, 1),
             self._trials,
             self._confirm,
+            self._trial_time,
         )
         return Investigation(self._replayer(), self._ledger, self._progress, context)
 
@@ -384,9 +432,13 @@ class HuntEngine:
 
     def _call_step(self) -> Any:
         """The one place where the user's step is called: stacks are cut off here."""
-        if self._course.batches is not None:
-            return self._step_fn(self._course.batches.current)
-        return self._step_fn()
+        try:
+            if self._course.batches is not None:
+                return self._step_fn(self._course.batches.current)
+            return self._step_fn()
+        except BaseException as error:
+            self._raised = error
+            raise
 
     def _call_step_before(self) -> Any:
         if self._course.batches is None:
@@ -397,7 +449,10 @@ class HuntEngine:
         finally:
             self._course.batches.shift(0)
 
-    def _explain_exception(self, error: Exception) -> None:
+    def _explain_exception(self, error: BaseException) -> None:
+        """Says where the step's own exception was raised, and which bad value it goes back to."""
+        if not isinstance(error, Exception) or isinstance(error, UsageError):
+            return
         note = whence(error, self._course.number, self._target, self._sentinel.activity)
         explained = self._examines and not isinstance(error, torch.OutOfMemoryError)
         if explained and not self._snapshot.missing:

@@ -29,8 +29,8 @@ from nanhunt.core.observe.op_records import OpRecord
 from nanhunt.core.snapshot.copies import NoMemoryError
 from nanhunt.core.snapshot.snapshot import Snapshot, end_state
 from nanhunt.core.tensors.stats import fingerprint
-from nanhunt.core.trials.prove import Prover
-from nanhunt.core.watch.magnitudes import Growth
+from nanhunt.core.trials.prove import Prover, TimeLimit
+from nanhunt.core.watch.magnitudes import History
 from nanhunt.core.watch.present import seen_losses
 from nanhunt.core.watch.replay import Replayer
 from nanhunt.core.watch.step_facts import StepFacts
@@ -48,19 +48,21 @@ class StepContext:
         step: its number.
         batches: what it is given, beside what it takes from iterators itself.
         variables: tensors in variables of the step function, by their names.
-        growths: what grew in the steps before.
+        history: how large things were in the steps before.
         backwards: backward passes that a healthy step has at least.
         trials: whether to try remedies.
-        confirm: further steps to run with the winning one.
+        confirm: further steps to run with each that cures.
+        limit: of time, for all trials of the hunt.
     """
 
     step: int
     batches: Sequence[Any] = ()
     variables: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
-    growths: Sequence[Growth] = ()
+    history: History = dataclasses.field(default_factory=History)
     backwards: int = 0
     trials: bool = True
     confirm: int = 0
+    limit: TimeLimit = dataclasses.field(default_factory=TimeLimit)
 
 
 class Investigation:
@@ -240,6 +242,9 @@ class Investigation:
         quiet = not plain.bad and not facts.sinks
         if quiet and error is None and not skipped:
             return None  # the screen tripped on finite values
+        if quiet and plain_error is None and not skipped:
+            self._ledger.notes.append("the exception did not come again in a replay of the step")
+            return None  # a connection that failed once, and nothing was bad
         if not plain.bad and plain_error is None and not skipped:
             reason = "the same step was healthy when it was run again"
             if self._snapshot.lost:
@@ -280,7 +285,7 @@ class Investigation:
     def _look_closely(self, record: OpRecord | None, scale: float | None) -> Scene:
         """Observes the step once more for everything about one operation."""
         scene = Scene(
-            growths=list(self._context.growths),
+            growths=self._context.history.growths(),
             optimizers=self._replayer.optimizers,
             scalers=self._replayer.scalers,
         )
@@ -356,6 +361,8 @@ class Investigation:
             scale=scale,
             backwards=context.backwards,
             confirm=context.confirm,
+            limit=context.limit,
+            history=context.history,
             tell=lambda what: self._progress.show(context.step, context.step, what),
         )
         proven = finding

@@ -9,6 +9,7 @@ import torch
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from nanhunt.core.hunting.own_failures import for_its_authors, one_line
 from nanhunt.core.locate.finding import birth_finding, swallowed_findings
 from nanhunt.core.observe.observer import Observer
 from nanhunt.core.program.target import Target, innermost
@@ -29,6 +30,9 @@ class Ledger:
 
     Attributes:
         steps_run: steps run, the failing one included.
+        raised: whether an exception of the program's own ended the last step.
+        failed: whether nanhunt itself failed.
+        unexamined: names of what was bad in a step that was undone without being examined.
         acquitted: names of buffers whose infinities are a mask; nobody looks at them again.
         replay, interrupted, notes, costs: as in `Report`.
         step_seconds: duration of each watched step.
@@ -39,7 +43,8 @@ class Ledger:
         self._findings: list[Finding] = []
         self.steps_run = 0
         self.replay = "not_needed"
-        self.interrupted = False
+        self.interrupted = self.raised = self.failed = False
+        self.unexamined: tuple[str, ...] = ()
         self.notes: list[str] = []
         self.costs: dict[str, float] = {}
         self.step_seconds: list[float] = []
@@ -77,6 +82,36 @@ class Ledger:
         """Adds to what something has cost so far, in seconds or replays."""
         self.costs[name] = self.costs.get(name, 0.0) + amount
 
+    def goes_on(self) -> None:
+        """A further step: what had ended the run before it did not end it after all."""
+        self.interrupted = self.raised = self.failed = False
+        self.unexamined = ()
+
+    def ended(self, error: BaseException, step: int) -> None:
+        """An exception that is not nanhunt's ended the run in this step."""
+        if not isinstance(error, Exception | SystemExit):
+            self.interrupted = True  # Ctrl-C, or the end of a step that was paused inside
+        else:
+            self.raised = True
+            self.notes.append(f"step {step} ended in an exception: {one_line(error)}")
+
+    def own_failure(self, error: BaseException, what: str) -> None:
+        """Notes a failure of nanhunt itself; `what` begins the line."""
+        self.failed = True
+        self.notes.append(
+            f"{what}: {for_its_authors(error)}. Please send this line to nanhunt's authors"
+        )
+
+    def _status(self) -> str:
+        """The report's, where it does not follow from what else is in it."""
+        if self.critical:
+            return ""
+        if self.failed:
+            return "internal_error"
+        if self.unexamined:
+            return "unexplained"
+        return "interrupted" if self.raised else ""
+
     def note_first_step(self, observer: Observer) -> None:
         """Takes over what the observed first step shows besides failures."""
         for birth in observer.births:
@@ -99,6 +134,7 @@ class Ledger:
             notes=tuple(dict.fromkeys(self.notes)),
             environment={"torch": str(torch.__version__), "devices": ", ".join(devices)},
             costs=costs,
+            status=self._status(),
         )
 
     def publish(self) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from nanhunt.core.attached.ours import is_ours
 from nanhunt.core.attached.uninterrupted import uninterrupted
 from nanhunt.core.hunting.investigation import FAILED, Investigation, StepContext
 from nanhunt.core.hunting.ledger import Ledger, listed, working_scalers
@@ -36,6 +37,8 @@ from nanhunt.core.watch.replay import Replayer
 from nanhunt.core.watch.sentinel import Sentinel
 from nanhunt.core.watch.step_facts import Sink, StepFacts
 from nanhunt.records.report import Finding, Report
+
+_FAILED = "nanhunt itself failed and stopped watching"
 
 
 class _Caught(BaseException):
@@ -116,7 +119,7 @@ class LoopHunt:
             self._sentinel.__enter__()
             if self._observer is not None:
                 self._observer.__enter__()
-        self._begin()
+        self._cautiously(self._begin)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, _traceback: Any) -> bool:
@@ -124,23 +127,27 @@ class LoopHunt:
             self._stop_observing()
             self._sentinel.__exit__()
             self._calls.detach()
+        failed_before = self._ledger.failed
+        if error is not None and is_ours(error):
+            self._ledger.own_failure(error, _FAILED)
+        elif error is not None and not isinstance(error, _Caught):
+            self._ledger.ended(error, self._ledger.steps_run)
         try:
-            if kind is None:
-                self._look(self._sentinel.finish())
-            elif issubclass(kind, Exception):
-                self._look_at_raised(error)
-            if self._caught is not None:
-                self._examine(self._caught)
-            if kind is not None and not issubclass(kind, _Caught):
-                with uninterrupted():
-                    self._snapshot.restore()
+            if not failed_before:
+                self._cautiously(lambda: self._look_at_the_end(error))
         finally:
-            self._ledger.interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
             self._calls.forget()
             self._snapshot.release()
             self._progress.finish(self._ledger.steps_run, self._ledger.steps_run)
             self._ledger.publish()
         return kind is not None and issubclass(kind, _Caught | KeyboardInterrupt)
+
+    def _cautiously(self, watching: Callable[[], None]) -> None:
+        """The one place where failures of nanhunt's own are caught; the loop goes on unwatched."""
+        try:
+            watching()
+        except Exception as error:  # noqa: BLE001  whatever it is, the loop did not raise it
+            self._ledger.own_failure(error, _FAILED)
 
     # -- while the loop runs --------------------------------------------------------------------
 
@@ -155,6 +162,10 @@ class LoopHunt:
         self._sentinel.quietly(self._snapshot.take_parameters)
 
     def _end_of_step(self, _optimizer: Optimizer) -> None:
+        if not self._ledger.failed:
+            self._cautiously(self._next_step)
+
+    def _next_step(self) -> None:
         facts = self._finish()
         seconds = time.perf_counter() - self._started
         if self._observer is not None:
@@ -218,6 +229,22 @@ class LoopHunt:
             self._sentinel.stop_observing()
 
     # -- after it was caught ----------------------------------------------------------------------
+
+    def _look_at_the_end(self, error: BaseException | None) -> None:
+        """Looks at what came after the last step, and into the step that was caught, if one was.
+
+        Args:
+            error: the exception that ended the loop, ours or its own.
+        """
+        if error is None:
+            self._look(self._sentinel.finish())
+        elif isinstance(error, Exception) and not is_ours(error):
+            self._look_at_raised(error)
+        if self._caught is not None:
+            self._examine(self._caught)
+        if error is not None and not isinstance(error, _Caught):
+            with uninterrupted():
+                self._snapshot.restore()
 
     def _examine(self, facts: StepFacts) -> None:
         started = time.perf_counter()

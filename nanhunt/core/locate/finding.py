@@ -130,7 +130,8 @@ def sink_finding(facts: StepFacts, step: int) -> Finding:
     """A finding that only says what was bad at the end, for a step that cannot be replayed."""
     phases = {"loss": "forward", "gradient": "backward", "parameter": "optimizer"}
     first = facts.sinks[0] if facts.sinks else None
-    names = [str(sink) for sink in facts.sinks[:_REACHES_SHOWN]] or facts.suspects
+    seen = dict.fromkeys(str(sink) for sink in facts.sinks)  # some are looked at more than once
+    names = list(seen)[:_REACHES_SHOWN] or facts.suspects
     return Finding(
         severity="critical",
         kind="nan" if first is None or first.nan else "inf",

@@ -48,21 +48,26 @@ class Course:
         """Of the step that ran last, or runs."""
         return self.ring.current
 
-    def begin(self) -> None:
-        """A step begins, a new one or the undone one again.
+    def next_batch(self) -> None:
+        """Before a step begins: the batch that it is given, if it is a new one.
 
         Raises:
             DataEndedError: there is no batch for it.
         """
+        if self.batches is not None and not self.undone:
+            self.batches.advance()
+
+    def begin(self) -> None:
+        """A step begins, a new one or the undone one again."""
         if not self.undone:
-            if self.batches is not None:
-                self.batches.advance()
             self.tape.next_step()
             if self._begun:
                 self.ring.advance()
-        self.undone, self._begun = False, True
+        # As good as undone until there is its snapshot, should that fail.
+        self.undone = self._begun = True
         self.number = self.position
         self.snapshot.begin()
+        self.undone = False
 
     def end(self) -> None:
         """The step has run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import math
 from typing import Any
@@ -63,7 +64,7 @@ def masked_rows(scene: Scene, target: Target) -> Remedy | None:
         return replaced(expression, f"{filled}.masked_fill({dead}, 0.0)" if filled else None)
 
     title = "rows that are masked completely give 0"
-    return of_calls(target, title, ONE_CALL, at(call.site), rewrite, edit)
+    return _idle(of_calls(target, title, ONE_CALL, at(call.site), rewrite, edit))
 
 
 def _unmasked_queries(target: Target, call: Call) -> Remedy:
@@ -164,7 +165,7 @@ def mean_or_zero(scene: Scene, target: Target) -> Remedy | None:
         return replaced(expression, f"({total} / ({wanted} != -100).sum().clamp(min=1))")
 
     title = "the mean over nothing is 0"
-    return of_calls(target, title, ONE_CALL, at(call.site), rewrite, edit)
+    return _idle(of_calls(target, title, ONE_CALL, at(call.site), rewrite, edit))
 
 
 def count_at_least_one(scene: Scene, target: Target) -> Remedy | None:
@@ -173,7 +174,7 @@ def count_at_least_one(scene: Scene, target: Target) -> Remedy | None:
     position = DIVISORS.get(function_name(call))
     if position is None:
         return None
-    return nudge(
+    made = nudge(
         target,
         call,
         position,
@@ -181,3 +182,9 @@ def count_at_least_one(scene: Scene, target: Target) -> Remedy | None:
         lambda x: x.clamp(min=1) if isinstance(x, Tensor) else max(x, 1),
         lambda text: f"{text}.clamp(min=1)",
     )
+    return _idle(made) if made is not None else None
+
+
+def _idle(remedy: Remedy) -> Remedy:
+    """Where all is empty, no gradient is what there should be."""
+    return dataclasses.replace(remedy, may_idle=True)

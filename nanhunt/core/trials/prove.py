@@ -6,6 +6,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,20 +14,59 @@ from torch import Tensor
 from nanhunt.core.causes.scene import Scene
 from nanhunt.core.observe.observer import Activity, Observer
 from nanhunt.core.program.source_lines import is_installed, package_of
+from nanhunt.core.trials.health import why_not_healthy
 from nanhunt.core.trials.island import GaveUpError, smallest
 from nanhunt.core.trials.remedy import Remedy, Scope
 from nanhunt.core.trials.snippets import Edit
 from nanhunt.core.trials.states import skipped_batch
 from nanhunt.core.trials.table import half_modules, is_half_precision, remedies_for
 from nanhunt.core.trials.widen import modules_in_float32
+from nanhunt.core.watch.magnitudes import History, Usual
 from nanhunt.core.watch.replay import Replayer
 from nanhunt.core.watch.step_facts import StepFacts
 from nanhunt.records.report import Finding, Trial
 
-SECONDS = 120.0  # for all trials of a finding; a person is waiting for the report
-_LATE = f"not run: {SECONDS:.0f} s were up"
+SECONDS = 120.0  # for all trials of a hunt; a person is waiting for the report
 _HOLDS_FOR = 3  # further steps that a smaller update must survive to count as a cure
-_Outcome = tuple[StepFacts, "BaseException | None", Scope, bool]
+
+
+class TimeLimit:
+    """For all trials of a hunt; it begins with the first.
+
+    Args:
+        seconds: how many; None for as many as usual.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._seconds = seconds
+        self._started: float | None = None
+
+    def begin(self) -> None:
+        """Trials begin."""
+        if self._started is None:
+            self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """How many there are in all."""
+        return SECONDS if self._seconds is None else self._seconds
+
+    @property
+    def is_up(self) -> bool:
+        """Whether nothing more is to be begun."""
+        return self._started is not None and time.monotonic() - self._started > self.seconds
+
+    def __str__(self) -> str:
+        return f"not run: the {self.seconds:.0f} s for trials were up"
+
+
+class _Outcome(NamedTuple):
+    """A replay with a remedy; `trouble` says why it is no cure, or is empty."""
+
+    facts: StepFacts
+    error: BaseException | None
+    scope: Scope
+    trouble: str
 
 
 class Prover:
@@ -37,7 +77,9 @@ class Prover:
         scene: the evidence.
         scale: the loss scale under which the step fails, if not the scaler's own.
         backwards: how many backward passes a healthy step has.
-        confirm: run this many further steps with the winning remedy.
+        confirm: run this many further steps with each remedy that cures.
+        limit: of time, for all trials of the hunt.
+        history: how large loss and gradients were.
         tell: told what is being done.
     """
 
@@ -49,6 +91,8 @@ class Prover:
         scale: float | None,
         backwards: int,
         confirm: int,
+        limit: TimeLimit,
+        history: History,
         tell: Callable[[str], None],
     ) -> None:
         self._replayer = replayer
@@ -58,13 +102,15 @@ class Prover:
         self._backwards = backwards
         self._confirm = confirm
         self._tell = tell
+        self._limit = limit
+        self._history = history
         self._births = scene.finding.kind == "complex_half"
         self._gradients: dict[str, Tensor] = {}
-        self._started = time.monotonic()
 
     def trials(self, finding: Finding) -> tuple[Trial, ...]:
         """Tries every remedy that the finding's cause suggests; cures first, smallest first."""
         self._scene.finding = finding
+        self._limit.begin()
         remedies = remedies_for(finding.cause, self._scene, self._target)
         remedies = [r for r in remedies if self._replayer.past or not r.from_previous]
         other = self._replayer.other_batch() if finding.phase == "data" else None
@@ -77,25 +123,19 @@ class Prover:
         done = []
         for number, remedy in enumerate(remedies, 1):
             self._tell(f"trying remedy {number} of {len(remedies)}")
-            if self._time_is_up():
-                late = Trial(remedy.title, None, invasiveness=remedy.invasiveness, note=_LATE)
-                done.append((remedy, late))
+            if self._limit.is_up:
+                late = str(self._limit)
+                done.append(Trial(remedy.title, None, invasiveness=remedy.invasiveness, note=late))
             else:
-                done.append((remedy, self._try(remedy)))
-        if is_half_precision(self._scene) and not self._time_is_up():
+                done.append(self._try(remedy))
+        if is_half_precision(self._scene) and not self._limit.is_up:
             island = self._island()
             done += [island] if island is not None else []
-        done.sort(key=lambda pair: (pair[1].cured is not True, pair[1].invasiveness))
-        if done and done[0][1].cured and self._confirm and not done[0][0].from_previous:
-            done[0] = (done[0][0], self._confirmed(*done[0], self._confirm))
-            done.sort(key=lambda pair: (pair[1].cured is not True, pair[1].invasiveness))
-        return tuple(trial for _, trial in done)
-
-    def _time_is_up(self) -> bool:
-        return time.monotonic() - self._started > SECONDS
+        done.sort(key=lambda trial: (trial.cured is not True, trial.invasiveness))
+        return tuple(done)
 
     def _try(self, remedy: Remedy) -> Trial:
-        facts, error, scope, cured = self._run(remedy)
+        facts, error, scope, trouble = self._run(remedy)
         blank = Trial(remedy.title, None, invasiveness=remedy.invasiveness)
         if error is not None:
             first = str(error).strip().splitlines()[:1]
@@ -106,14 +146,15 @@ class Prover:
         edit = remedy.edit(scope)
         trial = dataclasses.replace(
             blank,
-            cured=cured,
+            cured=not trouble,
             loss=_loss(facts),
             gradient_change=self._change(facts),
-            note="" if cured else _still_bad(facts),
+            note=trouble,
         )
-        if cured and remedy.from_previous:
-            # A smaller update always puts an explosion off by a step: it has to hold for more.
-            trial = self._confirmed(remedy, trial, max(self._confirm, _HOLDS_FOR))
+        # A smaller update always puts an explosion off by a step: it has to hold for more.
+        further = max(self._confirm, _HOLDS_FOR) if remedy.from_previous else self._confirm
+        if trial.cured and further:
+            trial = self._confirmed(remedy, trial, further)
         return _with_code(trial, edit) if trial.cured and edit is not None else trial
 
     def _run(self, remedy: Remedy) -> _Outcome:
@@ -123,7 +164,7 @@ class Prover:
         healthy. So when it did, the step is run again with a loss scale of 1.
         """
         outcome = self._run_at(remedy, self._scale)
-        if outcome[3] and outcome[0].skipped and self._scale is None:
+        if not outcome.trouble and outcome.facts.skipped and self._scale is None:
             return self._run_at(remedy, 1.0)
         return outcome
 
@@ -142,12 +183,28 @@ class Prover:
             keep_gradients=True,
             from_previous=remedy.from_previous,
         )
-        healthy = error is None and not facts.bad and facts.backwards >= self._backwards
-        if observer is not None:
-            healthy = healthy and not observer.births
-        return facts, error, scopes[-1], healthy and scopes[-1].applied
+        if error is not None or facts.bad or facts.backwards < self._backwards:
+            trouble = _still_bad(facts)
+        elif observer is not None and observer.births:
+            trouble = f"still made: ComplexHalf, by {observer.births[0].record.op}"
+        elif not scopes[-1].applied:
+            trouble = "the call did not come again"
+        else:
+            trouble = why_not_healthy(facts, self._usual(remedy), may_idle=remedy.may_idle)
+        return _Outcome(facts, error, scopes[-1], trouble)
 
-    def _island(self) -> tuple[Remedy, Trial] | None:
+    def _usual(self, remedy: Remedy) -> Usual:
+        """How large things were before the first step that the remedy changes.
+
+        In a wider dtype a loud batch is as loud as the program says it is, which is no fault of
+        the remedy's; but it does not stop a run that is getting away.
+        """
+        growing = any(g.what in ("loss", "gradients") for g in self._scene.growths)
+        if remedy.only_widens and not growing:
+            return Usual()
+        return self._history.usual(self._scene.finding.step - remedy.from_previous)
+
+    def _island(self) -> Trial | None:
         """The smallest set of modules in float32 that cures, if any set does."""
         counted = 0
 
@@ -156,11 +213,11 @@ class Prover:
 
         def healthy(names: tuple[str, ...]) -> bool:
             nonlocal counted
-            if self._time_is_up():
+            if self._limit.is_up:
                 raise GaveUpError
             counted += 1
             self._tell(f"smallest float32 island, replay {counted}")
-            return self._run(remedy(names))[3]
+            return not self._run(remedy(names)).trouble
 
         modules = half_modules(self._scene, self._target)
         try:
@@ -170,22 +227,30 @@ class Prover:
         except GaveUpError:
             return None
         trial = self._try(island)
-        note = f"smallest set of modules in float32 that cures, found in {counted} replays"
-        return island, dataclasses.replace(trial, note=note)
+        found = f"smallest set of modules in float32 that cures, found in {counted} replays"
+        return dataclasses.replace(trial, note="; ".join(filter(None, (found, trial.note))))
 
     def _confirmed(self, remedy: Remedy, trial: Trial, steps: int) -> Trial:
         """Goes on from the cured step, to see whether the failure comes back."""
+        if self._limit.is_up:
+            return dataclasses.replace(trial, note=f"its further steps were {self._limit}")
         facts = self._replayer.go_on(
             steps, lambda: _scope(remedy), self._scale, remedy.from_previous
         )
-        held = sum(not f.bad for f in facts)
+        usual = self._usual(remedy)
+        troubles = [
+            _still_bad(f) if f.bad else why_not_healthy(f, usual, may_idle=remedy.may_idle)
+            for f in facts
+        ]
+        held = next((number for number, trouble in enumerate(troubles) if trouble), len(facts))
         holds = held == len(facts)
         if not facts:
-            told = "no further step could be run: the data ended"
+            told = "no further step could be run: the data ended, or there was no room for a copy"
         elif holds:
             told = f"held for {held} further step{'s' if held != 1 else ''}"
         else:
-            told = f"failed again {held + 1} step{'s' if held else ''} later"
+            later = f"{held + 1} step{'s' if held else ''} later"
+            told = f"failed again {later}: {troubles[held]}"
         note = "; ".join(filter(None, (trial.note, told)))
         return dataclasses.replace(trial, cured=holds, note=note)
 

@@ -46,6 +46,7 @@ class Remedy:
             pushes on the scope is undone after the step.
         edit: the change as code, asked after the step has run with it.
         from_previous: the change is in force from the step before on.
+        may_idle: there may be nothing in the step to learn from: no target, no row that counts.
     """
 
     title: str
@@ -53,6 +54,12 @@ class Remedy:
     enter: Callable[[Scope], None]
     edit: Callable[[Scope], Edit | None] = lambda _: None
     from_previous: bool = False
+    may_idle: bool = False
+
+    @property
+    def only_widens(self) -> bool:
+        """Whether it computes the same in a wider dtype: no value that was right is changed."""
+        return self.invasiveness in (WIDER_CALL, ONE_MODULE, WHOLE_STEP)
 
 
 def of_calls(

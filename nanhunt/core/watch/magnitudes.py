@@ -20,6 +20,7 @@ _KEPT = 64
 _EVERY_STEP_UNTIL = 16
 _STRIDE = 8
 _RISES = 2.0
+_RAN_AWAY = 1000.0  # times as large as ever before, in one step
 
 
 class Growth(NamedTuple):
@@ -43,6 +44,18 @@ class Growth(NamedTuple):
             f"{self.what} grew {self.rate:.3g}x per step since step {self.since} "
             f"(largest magnitude from {self.first:.3g} to {self.last:.3g})"
         )
+
+
+class Usual(NamedTuple):
+    """The largest magnitudes of the steps before, where they are known.
+
+    Attributes:
+        loss: of the loss.
+        gradients: of any gradient.
+    """
+
+    loss: float | None = None
+    gradients: float | None = None
 
 
 class History:
@@ -76,6 +89,18 @@ class History:
             for what, series in self._series.items()
         )
         return [growth for growth in found if growth is not None]
+
+    def usual(self, before: int) -> Usual:
+        """How large things were in the steps before this one, until they ran away, if they did."""
+        return Usual(self._usual("loss", before), self._usual("gradients", before))
+
+    def _usual(self, what: str, before: int) -> float | None:
+        usual: float | None = None
+        for step, size in self._series.get(what, ()):
+            value = float(size)
+            if step < before and math.isfinite(value) and value <= _RAN_AWAY * (usual or math.inf):
+                usual = max(value, usual or 0.0)
+        return usual
 
     def _loss_rises(self) -> bool:
         """Whether the loss is well above what it was in one of the last steps."""

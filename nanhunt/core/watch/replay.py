@@ -17,7 +17,7 @@ from nanhunt.core.attached.uninterrupted import uninterrupted
 from nanhunt.core.observe.observer import Observer
 from nanhunt.core.program.printed import printed_to, unheard
 from nanhunt.core.program.target import Target
-from nanhunt.core.snapshot.snapshot import Snapshot
+from nanhunt.core.snapshot.snapshot import Snapshot, end_state
 from nanhunt.core.snapshot.tape import Tape
 from nanhunt.core.tensors.stats import is_bad
 from nanhunt.core.watch.raised import held_when_raised
@@ -26,6 +26,8 @@ from nanhunt.core.watch.step_facts import StepFacts
 from nanhunt.torch_private import compiler_loaded, set_loss_scale
 
 Runner = Callable[[], Any]
+# How a step of the user's ends that takes its batches itself, from an iterator or a list.
+_DATA_ENDED = (StopIteration, LookupError, EOFError)
 
 
 @dataclasses.dataclass
@@ -162,9 +164,13 @@ class Replayer:
         """Runs the step with a change and then up to `steps` further ones, until one is bad.
 
         Returns:
-            What each of the further steps did; fewer when the data end.
+            What each of the further steps did, their gradients kept; fewer when the data end, none
+            when there is no room to keep what they may write and the step did not.
         """
         self.snapshot.restore()
+        start = end_state(self.snapshot)
+        if start.missing:
+            return []
         for optimizer in self.optimizers:  # those that this step did not reach as well
             self.snapshot.before_optimizer(optimizer)
         self.tape.rewind()
@@ -184,14 +190,19 @@ class Replayer:
                 for number in range(1, steps + 1):
                     if self._upcoming is not None and not self._upcoming.shift(number):
                         break
-                    facts, error = self._run_once(None, scale is not None, False)
+                    facts, error = self._run_once(None, scale is not None, keep_gradients=True)
                     self.replays += 1
+                    if isinstance(error, _DATA_ENDED) and not facts.bad:
+                        break
                     if error is not None:
                         facts.suspects.append(type(error).__name__)
                     done.append(facts)
                     if facts.bad:
                         break
         finally:
+            with uninterrupted():
+                start.restore()
+                start.release()
             if self._upcoming is not None:
                 self._upcoming.shift(0)
         return done

@@ -23,6 +23,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
+from nanhunt.core.attached.ours import ours
 from nanhunt.core.attached.patches import is_elsewhere, patch
 from nanhunt.core.attached.uninterrupted import uninterrupted
 from nanhunt.core.observe.observer import Activity, Observer
@@ -266,6 +267,7 @@ class Sentinel:
 
     # -- updates ----------------------------------------------------------------------------
 
+    @ours
     def _before_update(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
         if is_elsewhere(self._thread) or innermost(optimizer) is not optimizer:
             return
@@ -285,6 +287,7 @@ class Sentinel:
             self.before_update(optimizer)
         self.activity.optimizer += 1
 
+    @ours
     def _after_update(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
         if is_elsewhere(self._thread) or innermost(optimizer) is not optimizer:
             return
