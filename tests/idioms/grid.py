@@ -1,0 +1,84 @@
+"""`make idioms`: every program through every way in, as a table."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.idioms.harness import verdict
+from tests.idioms.program import FAULTY_WAYS, WAYS, has_fault, paths, ways_of
+from tests.idioms.test_idioms import KNOWN
+
+FINE = ("ok", "right", "loop", "honest")
+Cell = tuple[str, str, str]  # name, way, "" or " fault"
+
+
+def cells(names: list[str]) -> list[Cell]:
+    """All that there is to run of these programs."""
+    chosen = [(name, path) for name, path in paths().items() if not names or name in names]
+    healthy = [(name, way, "") for name, path in chosen for way in ways_of(path)]
+    faulty = [
+        (name, way, " fault")
+        for name, path in chosen
+        for way in ways_of(path)
+        if has_fault(path) and way in FAULTY_WAYS
+    ]
+    return sorted([*healthy, *faulty])
+
+
+def judged(cell: Cell) -> str:
+    """The verdict on one cell of the grid."""
+    name, way, fault = cell
+    return verdict(name, way, *(["--fault"] if fault else []))
+
+
+def main() -> int:
+    """Prints the table; returns 1 when it is not as `KNOWN` has it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="only these programs")
+    parser.add_argument("--workers", type=int, default=1)
+    options = parser.parse_args()
+    started, wanted = time.monotonic(), cells(options.names)
+    with ThreadPoolExecutor(options.workers) as pool:
+        verdicts = dict(zip(wanted, pool.map(judged, wanted), strict=True))
+    print_table(verdicts)
+    surprises = [c for c, said in verdicts.items() if (said in FINE) == (key(c) in KNOWN)]
+    for cell, said in verdicts.items():
+        if said not in FINE:
+            print(
+                f"{key(cell)}: {said}{'' if cell in surprises else f'  KNOWN: {KNOWN[key(cell)]}'}"
+            )
+    for cell in surprises:
+        if verdicts[cell] in FINE:
+            print(
+                f"{key(cell)}: {verdicts[cell]}, although it is known to fail: {KNOWN[key(cell)]}"
+            )
+    print(
+        f"{len(verdicts)} runs, {len(surprises)} not as known, {time.monotonic() - started:.0f} s"
+    )
+    return 1 if surprises else 0
+
+
+def key(cell: Cell) -> str:
+    """The cell's name in `KNOWN`."""
+    return f"{cell[0]}/{cell[1]}{cell[2]}"
+
+
+def print_table(verdicts: dict[Cell, str]) -> None:
+    """One line a program, one column a way in; then the counts."""
+    columns = [*((way, "") for way in WAYS), *((way, " fault") for way in FAULTY_WAYS)]
+    print(f"{'':28}", *(f"{way + fault:12}" for way, fault in columns))
+    for name in dict.fromkeys(name for name, _, _ in verdicts):
+        words = (verdicts.get((name, *column), "-").partition(":")[0] for column in columns)
+        print(f"{name:28}", *(f"{word:12}" for word in words))
+    for fault, title in (("", "healthy"), (" fault", "with a fault")):
+        found = [said.partition(":")[0] for (_, _, kind), said in verdicts.items() if kind == fault]
+        counts = ", ".join(f"{n} {word}" for word, n in collections.Counter(found).most_common())
+        print(f"{title}: {counts}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
