@@ -58,15 +58,3 @@ def _bits(tensor: Tensor) -> Any:
         plain = plain.int_repr()
     whole = plain.clone(memory_format=torch.contiguous_format).resolve_conj()
     return str(plain.dtype), tuple(plain.shape), bytes(whole.reshape(-1).view(torch.uint8).tolist())
-
-
-def bare(program: Program) -> tuple[dict[str, Any], int]:
-    """What a run without nanhunt ends with, and how many passes its loop has."""
-    space = program.set_up()
-    program.loop(space)
-    ended = final(space)  # before what follows draws random numbers
-    try:
-        passes = sum(1 for _ in program.items(program.set_up()))
-    except AssertionError:  # a while loop
-        passes = 0
-    return ended, passes

@@ -38,6 +38,18 @@ class Wrong(Exception):
     """What a way has said or done that it must not, in one line."""
 
 
+def bare(program: Program) -> tuple[dict[str, Any], int]:
+    """What a run without nanhunt ends with, and how many passes its loop has."""
+    space = program.set_up()
+    program.loop(space)
+    ended = final(space)  # before what follows draws random numbers
+    try:
+        passes = sum(1 for _ in program.items(program.set_up()))
+    except AssertionError:  # a while loop
+        passes = 0
+    return ended, passes
+
+
 # -- the six ways in ----------------------------------------------------------------------------
 
 Run = tuple[Any, Any]  # a report, and what the program has ended with
