@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import subprocess
 import sys
 import tempfile
 import threading
@@ -24,7 +23,6 @@ import torch
 import nanhunt
 from nanhunt.cli import EXIT_FOUND
 from nanhunt.cli import main as command
-from tests import forks
 from tests.idioms.ending import final
 from tests.idioms.program import MARK, Program, Space, paths
 from tests.leftovers import installed, threads_left
@@ -239,18 +237,6 @@ def _told(finding: Any) -> str:
     line = finding.source.code if finding.source else "no line"
     told = f"{finding.kind} in {where}, {line!r}, {finding.cause}: {finding.explanation}"
     return told[:400]
-
-
-def verdict(name: str, way: str, *options: str) -> str:
-    """What the harness says of one program, run in a process of its own."""
-    try:
-        done = forks.python_module("tests.idioms.harness", name, way, *options)
-    except subprocess.TimeoutExpired:
-        return "crash: does not end"
-    if done.returncode:
-        return f"crash: ended with {done.returncode}: {done.stderr[-2000:]}"
-    print(done.stderr, file=sys.stderr, end="")
-    return done.stdout.splitlines()[-1]
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ import random
 
 import pytest
 
-from tests.idioms.harness import verdict
+from tests.idioms.grid import verdict
 from tests.idioms.program import FAULTY_WAYS, has_fault, paths, ways_of
 
 # What is known to fail, and why: who mends it takes it out. A key is `program/way`, with ` fault`
