@@ -44,7 +44,9 @@ def cells(names: list[str]) -> list[Cell]:
 def judged(cell: Cell) -> str:
     """The verdict on one cell of the grid."""
     name, way, fault = cell
-    return verdict(name, way, *(["--fault"] if fault else []))
+    said = verdict(name, way, *(["--fault"] if fault else []))
+    print(f"{key(cell)}: {said}", file=sys.stderr)
+    return said
 
 
 def main() -> int:

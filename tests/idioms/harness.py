@@ -28,8 +28,13 @@ from tests.idioms.program import MARK, Program, Space, paths
 from tests.leftovers import installed, threads_left
 
 MANY = 1000  # more steps than any program has
-KEEP = "\nfrom tests.idioms import harness\n\nharness.KEPT.append(harness.final(globals()))\n"
+KEEP = f"\n__import__('sys').modules['{__spec__.name}'].keep(globals())\n"
 KEPT: list[dict[str, Any]] = []  # what the scripts that were run by `nanhunt run` have ended with
+
+
+def keep(space: Space) -> None:
+    """Called at the end of a script."""
+    KEPT.append(final(space))
 
 
 class Wrong(Exception):
@@ -74,11 +79,11 @@ def _stepped(program: Program, passes: int) -> Run:
     options = program.options(space)
     with nanhunt.Hunt(model_of(space), step, data=items, progress=False, **options) as hunt:
         for number in range(passes):
-            if number == 1 and hunt.into() is not None:
+            if number != 1:
+                hunt.step()
+            elif hunt.into() is not None:
                 hunt.over()
                 hunt.resume()
-            else:
-                hunt.step()
             if number == 2:
                 hunt.back()
                 hunt.step()
@@ -208,6 +213,11 @@ def judge(name: str, way: str) -> str:
             report, _ = RUNS[way](program, MANY)
         except Wrong as error:
             return f"wrong: {error}"
+        except Exception:  # the step's own, most likely; what had been found by then is kept
+            kept = nanhunt.last_report()
+            if kept is None or kept.finding is None:
+                raise
+            report = kept
         finding = report.finding
         if finding is None:
             return f"wrong: nothing found in {report.steps_run} steps"
@@ -259,6 +269,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # `harness.KEPT` of a script has to be the one that is read here.
-    sys.modules["tests.idioms.harness"] = sys.modules["__main__"]
+    sys.modules[__spec__.name] = sys.modules["__main__"]  # the one that scripts find
     sys.exit(main())

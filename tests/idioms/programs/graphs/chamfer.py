@@ -10,7 +10,7 @@ codes, clouds = torch.randn(8, 3, 4), torch.randn(8, 3, 10, 3)
 
 for step in range(8):
     made = model(codes[step]).reshape(3, 8, 3)
-    # fault: made = made.div(step != 4)
+    # fault: distance = torch.cdist(made, clouds[step]).div(step != 4).pow(2)
     distance = torch.cdist(made, clouds[step]).pow(2)
     loss = distance.amin(1).mean() + distance.amin(2).mean()
     optimizer.zero_grad()

@@ -14,7 +14,7 @@ class Points(nn.Module):
         batch = torch.arange(len(points))[:, None, None]
         neighbours = points[batch, near]
         centre = points[:, :, None].expand_as(neighbours)
-        # fault: edges = torch.cat([centre, (neighbours - centre).norm(dim=-1, keepdim=True)], -1)
+        # fault: edges = torch.cat([centre, neighbours - centre], -1).log()
         edges = torch.cat([centre, neighbours - centre], -1)
         return self.head(self.edge(edges).relu().amax(2).amax(1))
 

@@ -14,7 +14,7 @@ x = torch.randn(8, 6, 4)
 for step in range(8):
     with torch.inference_mode():
         wanted = (teacher(x[step]) / 2).softmax(-1)
-    # fault: loss = F.kl_div(model(x[step]).softmax(-1).sub(step == 4).log(), wanted.clone())
+    # fault: loss = F.kl_div(model(x[step]).softmax(-1).mul(step != 4).log(), wanted.clone())
     loss = F.kl_div((model(x[step]) / 2).log_softmax(-1), wanted.clone(), reduction="batchmean")
     optimizer.zero_grad()
     loss.backward()

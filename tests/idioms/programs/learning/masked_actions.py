@@ -14,7 +14,7 @@ allowed[:, :, 0] = True
 for step in range(8):
     # fault: logits = model(x[step]).masked_fill(~allowed[step] | (step == 4), -torch.inf)
     logits = model(x[step]).masked_fill(~allowed[step], -torch.inf)
-    policy = Categorical(logits=logits)
+    policy = Categorical(logits=logits, validate_args=False)
     loss = -(policy.log_prob(policy.sample()) * torch.randn(6)).mean()
     optimizer.zero_grad()
     loss.backward()

@@ -21,8 +21,8 @@ for rollout in range(4):
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
     for _ in range(3):
         policy = Normal(model["actor"](states), log_std.exp())
-        ratio = (policy.log_prob(actions).sum(-1) - before).exp()
         # fault: ratio = (policy.log_prob(actions).sum(-1) - before + 200 * (rollout == 2)).exp()
+        ratio = (policy.log_prob(actions).sum(-1) - before).exp()
         clipped = ratio.clamp(0.8, 1.2)
         loss = -torch.minimum(ratio * advantage, clipped * advantage).mean()
         loss = loss + 0.5 * (model["critic"](states)[:, 0] - rewards).pow(2).mean()

@@ -9,6 +9,8 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 x, y = torch.randn(8, 6, 4), torch.randn(8, 6, 3)
 y[torch.rand(8, 6, 3) < 0.3] = float("nan")
 
+# place: phase=data
+
 for step in range(8):
     known = ~y[step].isnan()
     # fault: loss = ((model(x[step]) - y[step]) * known).pow(2).mean()

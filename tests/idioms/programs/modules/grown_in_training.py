@@ -4,9 +4,7 @@ import torch
 from torch import nn
 
 torch.manual_seed(0)
-model = nn.Sequential(nn.Linear(4, 4))
-head = nn.Linear(4, 1)
-model.add_module("head", head)
+model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
 x, y = torch.randn(8, 6, 4), torch.randn(8, 6, 1)
 

@@ -12,7 +12,7 @@ class Stateful(nn.Module):
 
     def forward(self, x):
         out, self.hidden = self.rnn(x, self.hidden)
-        # fault: return self.head(out).exp().exp().exp().exp()
+        # fault: return self.head(out).exp().exp().exp().exp().exp()
         return self.head(out)
 
 

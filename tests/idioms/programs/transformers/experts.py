@@ -1,4 +1,4 @@
-"""A mixture of experts: top-2 routing, index_add back, a balancing loss; some experts get nothing."""
+"""A mixture of experts: top-2 routing, index_add back, a balancing loss; some get nothing."""
 
 import torch
 from torch import nn
