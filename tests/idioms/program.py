@@ -13,9 +13,10 @@ A program is a script as people write it: its last `for` or `while` loop at the 
 from __future__ import annotations
 
 import ast
+import copy
 import dis
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,24 @@ class Program:
         self._run(self._before, space)
         return space
 
-    def loop(self, space: Space) -> None:
-        """Runs the loop and what stands after it."""
-        self._run([self._loop, *self._after], space)
+    def loop(self, space: Space) -> int:
+        """Runs the loop and what stands after it; returns how many passes a `for` loop had."""
+        if isinstance(self._loop, ast.While):
+            self._run([self._loop, *self._after], space)
+            return 0
+        passes = 0
+
+        def counted(items: Iterable[Any]) -> Iterator[Any]:
+            nonlocal passes
+            for item in items:
+                passes += 1
+                yield item
+
+        loop = copy.copy(self._loop)
+        loop.iter = ast.Call(ast.Name("__counted__", ast.Load()), [loop.iter], [])
+        space["__counted__"] = counted
+        self._run([loop, *self._after], space)
+        return passes
 
     def after(self, space: Space) -> None:
         """Runs what stands after the loop."""

@@ -7,6 +7,7 @@ torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
 x, y = torch.randn(9, 6, 4), torch.randn(9, 6, 1)
+# allows: batch_norm_mode
 
 for step in range(9):
     thawed = step >= 3

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 torch.manual_seed(0)
-place = tempfile.mktemp()
-dist.init_process_group("gloo", init_method=f"file://{place}", rank=0, world_size=1)
+_place = tempfile.mktemp()
+dist.init_process_group("gloo", init_method=f"file://{_place}", rank=0, world_size=1)
 model = DistributedDataParallel(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1)))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
 x, y = torch.randn(8, 6, 4), torch.randn(8, 6, 1)

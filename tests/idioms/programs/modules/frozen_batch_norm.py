@@ -10,6 +10,7 @@ for layer in model.modules():
         layer.eval().requires_grad_(False)
 optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05)
 x, y = torch.randn(8, 6, 4), torch.randn(8, 6, 1)
+# allows: batch_norm_mode
 
 for step in range(8):
     optimizer.zero_grad()

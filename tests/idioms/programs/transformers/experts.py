@@ -29,6 +29,8 @@ model = Experts()
 optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
 x, y = torch.randn(8, 4, 6), torch.randn(8, 4, 6)
 
+# allows: parameters_unused
+
 for step in range(8):
     optimizer.zero_grad()
     out, balance = model(x[step])
