@@ -13,13 +13,13 @@ from tests import forks
 from tests.idioms.program import FAULTY_WAYS, WAYS, has_fault, paths, ways_of
 
 FINE = ("ok", "right", "loop", "honest")
-Cell = tuple[str, str, str]  # name, way, "" or " fault"
+Cell = tuple[str, ...]  # name and way, and "fault" where it is put in
 
 
-def verdict(name: str, way: str, *options: str) -> str:
+def verdict(*cell: str) -> str:
     """What the harness says of one program, run in a process of its own."""
     try:
-        done = forks.python_module("tests.idioms.harness", name, way, *options)
+        done = forks.python_module("tests.idioms.harness", *cell)
     except subprocess.TimeoutExpired:
         return "crash: does not end"
     if done.returncode:
@@ -31,9 +31,9 @@ def verdict(name: str, way: str, *options: str) -> str:
 def cells(names: list[str]) -> list[Cell]:
     """All that there is to run of these programs."""
     chosen = [(name, path) for name, path in paths().items() if not names or name in names]
-    healthy = [(name, way, "") for name, path in chosen for way in ways_of(path)]
+    healthy = [(name, way) for name, path in chosen for way in ways_of(path)]
     faulty = [
-        (name, way, " fault")
+        (name, way, "fault")
         for name, path in chosen
         for way in ways_of(path)
         if has_fault(path) and way in FAULTY_WAYS
@@ -43,8 +43,7 @@ def cells(names: list[str]) -> list[Cell]:
 
 def judged(cell: Cell) -> str:
     """The verdict on one cell of the grid."""
-    name, way, fault = cell
-    said = verdict(name, way, *(["--fault"] if fault else []))
+    said = verdict(*cell)
     print(f"{key(cell)}: {said}", file=sys.stderr)
     return said
 
@@ -80,18 +79,18 @@ def main() -> int:
 
 def key(cell: Cell) -> str:
     """The cell's name in `KNOWN`."""
-    return f"{cell[0]}/{cell[1]}{cell[2]}"
+    return "/".join(cell)
 
 
 def print_table(verdicts: dict[Cell, str]) -> None:
     """One line a program, one column a way in; then the counts."""
-    columns = [*((way, "") for way in WAYS), *((way, " fault") for way in FAULTY_WAYS)]
-    print(f"{'':28}", *(f"{way + fault:12}" for way, fault in columns))
-    for name in dict.fromkeys(name for name, _, _ in verdicts):
+    columns = [*((way,) for way in WAYS), *((way, "fault") for way in FAULTY_WAYS)]
+    print(f"{'':28}", *(f"{'/'.join(column):12}" for column in columns))
+    for name in dict.fromkeys(cell[0] for cell in verdicts):
         words = (verdicts.get((name, *column), "-").partition(":")[0] for column in columns)
         print(f"{name:28}", *(f"{word:12}" for word in words))
-    for fault, title in (("", "healthy"), (" fault", "with a fault")):
-        found = [said.partition(":")[0] for (_, _, kind), said in verdicts.items() if kind == fault]
+    for length, title in ((2, "healthy"), (3, "with a fault")):
+        found = [said.partition(":")[0] for cell, said in verdicts.items() if len(cell) == length]
         counts = ", ".join(f"{n} {word}" for word, n in collections.Counter(found).most_common())
         print(f"{title}: {counts}")
 

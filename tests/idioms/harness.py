@@ -1,7 +1,7 @@
 """Runs one program of the grid through one way in, and says in a word how that went.
 
 python -m tests.idioms.harness NAME WAY            healthy: "ok", or what is wrong
-python -m tests.idioms.harness NAME WAY --fault    "right", "loop", "honest", or "wrong: ..."
+python -m tests.idioms.harness NAME WAY fault      "right", "loop", "honest", or "wrong: ..."
 """
 
 from __future__ import annotations
@@ -250,7 +250,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name")
     parser.add_argument("way", choices=RUNS)
-    parser.add_argument("--fault", action="store_true")
+    parser.add_argument("fault", nargs="?", choices=["fault"], help="put the fault in")
     options = parser.parse_args()
     torch.set_num_threads(1)
     try:

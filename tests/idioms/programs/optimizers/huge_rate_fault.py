@@ -16,4 +16,4 @@ for step in range(60):
     loss = (out - y[step]).pow(2).mean()
     loss.backward()
     optimizer.step()
-# place: cause=diverging_update
+# place: cause=exploding_update
