@@ -1,4 +1,4 @@
-"""Six hundred small parameters in two hundred blocks."""
+"""Many small parameters in sixty blocks."""
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ class Block(nn.Module):
 
 
 torch.manual_seed(0)
-model = nn.Sequential(*(Block() for _ in range(200)))
+model = nn.Sequential(*(Block() for _ in range(60)))
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 x, y = torch.randn(4, 3, 4), torch.randn(4, 3, 4)
 
