@@ -11,6 +11,8 @@ x = torch.randn(8, 6, 4)
 allowed = torch.rand(8, 6, 5) > 0.3
 allowed[:, :, 0] = True
 
+# place: op=aten.sub.Tensor
+
 for step in range(8):
     # fault: logits = model(x[step]).masked_fill(~allowed[step] | (step == 4), -torch.inf)
     logits = model(x[step]).masked_fill(~allowed[step], -torch.inf)

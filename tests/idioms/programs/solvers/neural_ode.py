@@ -22,7 +22,7 @@ class ODE(nn.Module):
             k2 = self.slope(a + h / 2, state + h / 2 * k1)
             k3 = self.slope(a + h / 2, state + h / 2 * k2)
             k4 = self.slope(b, state + h * k3)
-            # fault: state = state + (h / 6 * (k1 + 2 * k2 + 2 * k3 + k4) * 60).exp().exp()
+            # fault: state = state + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4) / (a < 0.4)
             state = state + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
             path.append(state)
         return torch.stack(path)
