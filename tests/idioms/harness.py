@@ -209,9 +209,11 @@ def judge(name: str, way: str) -> str:
             report, _ = RUNS[way](program, MANY)
         except Wrong as error:
             return f"wrong: {error}"
-        except Exception:  # the step's own, most likely; what had been found by then is kept
+        except Exception as error:  # a step's own comes with what had been found by then
             kept = nanhunt.last_report()
-            if kept is None or kept.finding is None:
+            files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
+            own = any(file == str(program.script) or "ipython-input" in file for file in files)
+            if not own or kept is None or kept.finding is None:
                 raise
             report = kept
         finding = report.finding
