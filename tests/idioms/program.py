@@ -48,8 +48,7 @@ class Program:
         assert isinstance(loop, ast.For | ast.While)
         self._loop = loop
         self.fault_in_model = any(
-            isinstance(node, ast.ClassDef) and MARK + "\n" in _lines(self.text, node)
-            for node in body
+            MARK + "\n" in _lines(self.text, node) for node in body if _is_of_a_model(node)
         )
         self._before, self._after = body[:place], body[place + 1 :]
 
@@ -139,6 +138,12 @@ class _Continues(ast.NodeTransformer):
         return node  # a continue inside is another loop's
 
     visit_For = visit_While = visit_FunctionDef = visit_ClassDef = _same
+
+
+def _is_of_a_model(node: ast.stmt) -> bool:
+    """Whether it is a class of modules or autograd functions: no optimizer, no trainer."""
+    bases = [ast.unparse(b) for b in node.bases] if isinstance(node, ast.ClassDef) else []
+    return any(base.rpartition(".")[2] != "Optimizer" for base in bases)
 
 
 def _lines(text: str, node: ast.stmt) -> str:

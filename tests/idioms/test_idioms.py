@@ -22,10 +22,11 @@ WHY: dict[str, str] = {
     "the batch that a preflight takes from its data is drawn before the random state is kept": (
         "accelerate_loop/preflight bad_sample/preflight cycle_generator/preflight "
         "dictionaries/preflight generator_function/preflight iterable_dataset/preflight "
-        "loader_workers/preflight"
+        "loader_workers/preflight next_of_iterator/preflight own_hooks/preflight "
+        "own_patch/preflight read_ahead_attribute/preflight read_ahead_list/preflight"
     ),
-    "what the loop computes and gives to the model is called a batch": (
-        "adversarial_examples/run/fault"
+    "what the loop computes and gives to the model is called data of the batch": (
+        "adversarial_examples/run/fault running_statistics/run/fault three_models/run/fault"
     ),
     "a +Inf that the fault makes of a mask's -Inf is taken for the mask's": (
         "attention/cell/fault attention/hunt/fault attention/run/fault causal_language/cell/fault "
@@ -37,7 +38,9 @@ WHY: dict[str, str] = {
     "a parameter written through .data during forward is not undone": (
         "codebook_parameter/stepped"
     ),
-    "dynamo meets something of ours in the compiled region, and warns": "compiled_function/run",
+    "dynamo meets something of ours in the compiled region, and warns": (
+        "compiled_aot/guard compiled_function/guard compiled_function/run compiled_function/stepped"
+    ),
     "a loop that is watched from outside is not asked whether it learns": (
         "detached_loss/run/fault"
     ),
@@ -45,23 +48,25 @@ WHY: dict[str, str] = {
         "encoder_padding/cell encoder_padding/hunt encoder_padding/stepped"
     ),
     "an expanded tensor cannot be written back": (
-        "expanded_buffer/preflight expanded_buffer/stepped"
+        "expanded_buffer/hunt/fault expanded_buffer/preflight expanded_buffer/stepped"
     ),
     "nothing is watched where no module that holds the parameters is called": (
         "float16_by_hand/run float16_by_hand/run/fault forward_bypassed/run "
         "forward_bypassed/run/fault func_grad/run gaussian_process/run one_op/run "
-        "parameters_only/run per_sample_gradients/run"
+        "one_op/run/fault parameters_only/run parameters_only/run/fault per_sample_gradients/run"
     ),
     "gradients of torch.func or autograd.grad, written to .grad, are no backward to it": (
         "func_grad/hunt func_grad/preflight func_grad/stepped gradient_surgery/hunt "
         "gradient_surgery/hunt/fault gradient_surgery/preflight gradient_surgery/stepped "
-        "per_sample_gradients/hunt"
+        "per_sample_gradients/hunt per_sample_gradients/preflight per_sample_gradients/stepped"
     ),
     "the line of a mode or subclass that only passes on is shown": (
-        "function_mode/cell/fault function_mode/hunt/fault tensor_subclass/hunt/fault"
+        "function_mode/cell/fault function_mode/hunt/fault tensor_subclass/cell/fault "
+        "tensor_subclass/hunt/fault"
     ),
     "an exception that a bad value caused comes without a finding": (
-        "gaussian_process/cell/fault gaussian_process/hunt/fault gaussian_process/run/fault"
+        "gaussian_process/cell/fault gaussian_process/hunt/fault gaussian_process/run/fault "
+        "masked_actions/run/fault"
     ),
     "the optimizer holds copies of the model's parameters, which is refused": (
         "half_master_weights/cell half_master_weights/cell/fault half_master_weights/hunt "
@@ -71,15 +76,25 @@ WHY: dict[str, str] = {
     "the observer's mode is left from inside of a backward pass": "in_backward/cell",
     "gradients used up inside of backward are taken for none": "in_backward/preflight",
     "what a preflight materializes stays so": "lazy/preflight",
-    "outputs that are bad in the first step already are not located": "lora/run/fault",
+    "outputs that are bad in the first step already are not located": (
+        "lora/run/fault sampling_inside/run/fault"
+    ),
     "a loop without any update has no step that is watched, and is called healthy": (
-        "optimizer_step_missing/cell/fault"
+        "optimizer_step_missing/cell/fault optimizer_step_missing/run/fault"
+    ),
+    "what the program's hooks and patches count is not put back with an undone step": (
+        "own_hooks/stepped own_patch/stepped"
     ),
     "a first step without backward is refused, though it only fills the memory": (
-        "replay_buffer/cell replay_buffer/cell/fault replay_buffer/hunt replay_buffer/hunt/fault"
+        "replay_buffer/cell replay_buffer/cell/fault replay_buffer/hunt replay_buffer/hunt/fault "
+        "replay_buffer/preflight replay_buffer/stepped"
+    ),
+    "a scripted module takes no forward pre-hook": "scripted/guard",
+    "a bad loss whose batch the script leaves out itself is not seen": (
+        "skip_nonfinite_by_hand/run/fault"
     ),
     "the state of an optimizer of tensors outside the model is not put back": (
-        "soft_actor/cell/fault soft_actor/hunt/fault"
+        "soft_actor/cell/fault soft_actor/hunt/fault soft_actor/preflight"
     ),
 }
 KNOWN = {name: why for why, names in WHY.items() for name in names.split()}

@@ -31,7 +31,6 @@ torch.manual_seed(0)
 model = nn.Linear(4, 1)
 trainer = Trainer(model, lr=1e-2)
 x, y = torch.randn(8, 6, 4), torch.randn(8, 6, 1)
-# place: module=None
 
 for batch in zip(x, y, strict=True):
     loss = trainer.step(batch)
