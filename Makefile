@@ -14,7 +14,7 @@ MODULES := labextension/node_modules/.ready
 JLPM := cd labextension && PATH="$(abspath $(BIN)):$$PATH" jlpm
 LINKED := $(VENV)/share/jupyter/labextensions/nanhunt
 
-.PHONY: help demo lab test lint format bench campaign kernels clean
+.PHONY: help demo lab test lint format bench campaign idioms kernels clean
 
 help:
 	@echo "make demo      run examples/01_first_hunt.ipynb and print what it found"
@@ -24,6 +24,7 @@ help:
 	@echo "make format    put the code into its form"
 	@echo "make bench     what watching costs, against a bare step and other tools; the doctor's speed"
 	@echo "make campaign  a thousand injected faults in models of others"
+	@echo "make idioms    healthy training as people write it, and with a fault, through every way in"
 	@echo "make kernels   every test of the panel in every version of ipykernel"
 	@echo "make clean     remove the virtual environment and everything built"
 
@@ -77,6 +78,9 @@ bench: $(READY)
 
 campaign: $(READY)
 	$(BIN)/python -m tests.campaign.run --injections 1000
+
+idioms: $(READY)
+	$(BIN)/python -m tests.idioms.grid --workers $(WORKERS)
 
 clean:
 	rm -rf $(VENV) build dist nanhunt/labextension labextension/node_modules labextension/lib

@@ -30,6 +30,11 @@ def python_script(
     return _forked(_script, (path, *arguments), cwd, None)
 
 
+def python_module(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m NAME` with these arguments."""
+    return _forked(_module, (name, *arguments), None, None)
+
+
 def _forked(
     run: Callable[[list[str]], None],
     arguments: Sequence[object],
@@ -66,6 +71,8 @@ def _begin(
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
+    # Processes that it starts are started as by a new interpreter, not as it was itself.
+    multiprocessing.set_start_method(None, force=True)
     run(words)
 
 
@@ -79,3 +86,8 @@ def _script(words: list[str]) -> None:
     sys.path.insert(0, str(Path(words[0]).parent))
     sys.argv = words
     runpy.run_path(words[0], run_name="__main__")
+
+
+def _module(words: list[str]) -> None:
+    sys.argv = words
+    runpy.run_module(words[0], run_name="__main__", alter_sys=True)

@@ -1,0 +1,19 @@
+"""Gradients are off by default and on only around the step."""
+
+import torch
+from torch import nn
+
+torch.manual_seed(0)
+torch.set_grad_enabled(False)
+model = nn.Linear(4, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+x, y = torch.randn(8, 6, 4), torch.randn(8, 6, 1)
+
+for step in range(8):
+    optimizer.zero_grad()
+    with torch.enable_grad():
+        # fault: loss = (model(x[step]) - y[step]).div(step != 4).pow(2).mean()
+        loss = (model(x[step]) - y[step]).pow(2).mean()
+        loss.backward()
+    optimizer.step()
+torch.set_grad_enabled(True)

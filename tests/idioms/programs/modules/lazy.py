@@ -1,0 +1,16 @@
+"""Layers that learn their sizes from the first batch."""
+
+import torch
+from torch import nn
+
+torch.manual_seed(0)
+model = nn.Sequential(nn.LazyLinear(8), nn.LazyBatchNorm1d(), nn.ReLU(), nn.Linear(8, 1))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+x, y = torch.randn(8, 6, 4), torch.randn(8, 6, 1)
+
+for step in range(8):
+    optimizer.zero_grad()
+    # fault: loss = (model(x[step]) - y[step]).div(step != 4).pow(2).mean()
+    loss = (model(x[step]) - y[step]).pow(2).mean()
+    loss.backward()
+    optimizer.step()
