@@ -51,6 +51,9 @@ class Notebook {
   readonly panel;
   /** The cell and line that were gone to. */
   went: number[] = [];
+  /** How often it was scrolled to a cell, and how often that is to be before one is in view. */
+  scrolls = 0;
+  needs = 1;
 
   constructor(kernel: string, ...texts: string[]) {
     const cells = texts.map((text, n) => ({ executionCount: 5 + n, ...textOf(text) }));
@@ -59,10 +62,12 @@ class Notebook {
         const editor = Object.assign(new Editor(text), {
           setCursorPosition: ({ line }: { line: number }) => (this.went = [n, line + 1])
         });
-        return { editor, ready: Promise.resolve() };
+        const node = { getBoundingClientRect: () => this.rectangle(this.scrolls < this.needs) };
+        return { editor, node, ready: Promise.resolve() };
       }),
+      node: { getBoundingClientRect: () => this.rectangle(false) },
       deselectAll: () => undefined,
-      scrollToCell: () => Promise.resolve()
+      scrollToCell: () => Promise.resolve(this.scrolls++)
     };
     const sessionContext = { session: { kernel: { id: kernel } } };
     this.panel = { node: this.node, content, sessionContext, context: { path: 'a.ipynb' } };
@@ -70,6 +75,10 @@ class Notebook {
   }
 
   readonly find: NotebookWatch['find'];
+
+  private rectangle(below: boolean): DOMRect {
+    return new DOMRect(0, below ? 500 : 0, 100, 100);
+  }
 
   get watch(): NotebookWatch {
     return this as unknown as NotebookWatch;
@@ -166,6 +175,14 @@ describe('the link to a cell', () => {
     notebooks = [new Notebook('k', 'a'), new Notebook('l', good)];
     await revealer.reveal(line, document.createElement('p'), FINDING);
     expect(notebooks.map(({ went }) => went)).toEqual([[], [0, 2]]);
+  });
+
+  it('is followed again where a notebook that is still being drawn has moved', async () => {
+    const own = new Notebook('k', good);
+    own.needs = 3;
+    notebooks = [own];
+    await revealer.reveal(line, own.node, FINDING);
+    expect([own.scrolls, own.went]).toEqual([3, [0, 2]]);
   });
 
   it('is given by the keys as from the notebook in front', async () => {

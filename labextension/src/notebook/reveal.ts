@@ -28,13 +28,26 @@ export async function revealCell(
   shell.activateById(panel.id);
   notebook.deselectAll();
   notebook.activeCellIndex = index;
-  await notebook.scrollToCell(cell, 'smart');
-  await cell.ready;
+  // While a long notebook is still being drawn, cells above this one grow and push it away.
+  for (let tries = 0; tries < 5; tries++) {
+    await notebook.scrollToCell(cell, 'smart');
+    await cell.ready;
+    await new Promise(drawn => setTimeout(drawn, tries * 100));
+    if (inView(cell.node, notebook.node)) {
+      break;
+    }
+  }
   if (line !== null && cell.editor) {
     cell.inputHidden = false;
     notebook.mode = 'edit';
     putCursor(cell.editor, line);
   }
+}
+
+/** Whether any part of a cell can be seen in its notebook; one that is not drawn has no size. */
+function inView(cell: HTMLElement, notebook: HTMLElement): boolean {
+  const [own, around] = [cell.getBoundingClientRect(), notebook.getBoundingClientRect()];
+  return own.height > 0 && own.bottom > around.top && own.top < around.bottom;
 }
 
 /** Goes from a report to the lines that it names. */

@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.notebook.browser.browsing import change_theme, open_page, run_all_cells, shot
+from tests.notebook.browser.conftest import Tab
 from tests.notebook.servers import Server, write_notebook
 
 pytestmark = pytest.mark.browser
@@ -28,6 +29,13 @@ def step_fn():
     return loss"""
 PAUSED = "hunt = %nanhunt model step_fn --paused --steps {steps}"
 LONG = 10_000_000
+
+
+@pytest.fixture
+def page(tab: Tab) -> Page:
+    """A page of its own: JupyterLab gives comms to the first connection of a page alone."""
+    tab.close()
+    return tab.page()
 
 
 class Controls:
