@@ -61,7 +61,7 @@ def drawn(y: Tensor) -> None:
 
 
 def distributed(y: Tensor) -> None:
-    torch.distributions.Normal(y, 1.0)
+    torch.distributions.Normal(y, 1.0, validate_args=True)
 
 
 CHECKS: list[Callable[[Tensor], None]] = [
