@@ -28,10 +28,6 @@ WHY: dict[str, str] = {
     "what the loop computes and gives to the model is called data of the batch": (
         "adversarial_examples/run/fault running_statistics/run/fault three_models/run/fault"
     ),
-    "a +Inf that the fault makes of a mask's -Inf is taken for the mask's": (
-        "attention/cell/fault attention/hunt/fault attention/run/fault causal_language/cell/fault "
-        "causal_language/hunt/fault causal_language/run/fault"
-    ),
     "a closure first calls the model inside of optimizer.step, where the script's watch begins": (
         "closure_sgd/run closure_sgd/run/fault lbfgs/run lbfgs/run/fault"
     ),

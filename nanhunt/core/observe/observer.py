@@ -259,6 +259,8 @@ class Observer(TorchDispatchMode):
             constant=packet in op_table.WRITES_CONSTANTS or has_bad_scalar(running.args),
             training=training_flag(packet, running.args),
             of_zero=packet == "aten.pow" and self.quietly(lambda: _has_zero(running.args[0])),
+            negates=packet in op_table.NEGATES
+            or (packet in op_table.SCALES and not isinstance(running.args[1], Tensor)),
         )
 
     def _context(self, stack: Stack, inputs: list[Value]) -> Context:

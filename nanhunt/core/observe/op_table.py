@@ -82,6 +82,10 @@ TURNS_MASKS = frozenset(
     )
 )
 
+# Changes the sign of a mask's -Inf because the program says so: by itself, or by a number.
+NEGATES = frozenset({"aten.neg", "aten.neg_", "aten._foreach_neg", "aten._foreach_neg_"})
+SCALES = frozenset({"aten.mul", "aten.mul_", "aten.div", "aten.div_", "aten.rsub"})
+
 # Reads a value to decide something in Python: an honest place to look when a loop skips a step.
 PREDICATES = frozenset(
     f"aten.{name}"
