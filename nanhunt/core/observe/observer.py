@@ -39,6 +39,7 @@ from nanhunt.torch_private import (
     current_node,
     dispatch_modes_off,
     function_modes_off,
+    local_part,
     next_sequence_number,
     sequence_number,
 )
@@ -330,6 +331,7 @@ class Observer(TorchDispatchMode):
         region = self.storages.region(tensor)
         if region is None or not (tensor.is_floating_point() or tensor.is_complex()):
             return Value(name, item, region, 0, 0, 0, 0, position)
+        tensor = local_part(tensor)
         writes = self._writes[region.key]
         strides = tensor.stride() if tensor.layout == torch.strided else ()
         key = (region, writes, tensor.dtype, tuple(tensor.shape), strides)
