@@ -39,8 +39,9 @@ WHY: dict[str, str] = {
     ),
     "nothing is watched where no module that holds the parameters is called": (
         "float16_by_hand/run float16_by_hand/run/fault forward_bypassed/run "
-        "forward_bypassed/run/fault func_grad/run gaussian_process/run one_op/run "
-        "one_op/run/fault parameters_only/run parameters_only/run/fault per_sample_gradients/run"
+        "forward_bypassed/run/fault func_grad/run gaussian_process/run "
+        "gaussian_process/run/fault one_op/run one_op/run/fault parameters_only/run "
+        "parameters_only/run/fault per_sample_gradients/run"
     ),
     "gradients of torch.func or autograd.grad, written to .grad, are no backward to it": (
         "func_grad/hunt func_grad/preflight func_grad/stepped gradient_surgery/hunt "
@@ -50,10 +51,6 @@ WHY: dict[str, str] = {
     "the line of a mode or subclass that only passes on is shown": (
         "function_mode/cell/fault function_mode/hunt/fault tensor_subclass/cell/fault "
         "tensor_subclass/hunt/fault"
-    ),
-    "an exception that a bad value caused comes without a finding": (
-        "gaussian_process/cell/fault gaussian_process/hunt/fault gaussian_process/run/fault "
-        "masked_actions/run/fault"
     ),
     "the optimizer holds copies of the model's parameters, which is refused": (
         "half_master_weights/cell half_master_weights/cell/fault half_master_weights/hunt "

@@ -62,7 +62,9 @@ def _last_resorts(
     """Sinks of a step that failed, returned a bad number or was skipped by its own loop."""
     failed = observer.failed
     if failed is not None:
-        return [_looked_at(f"the failing {failed.op}", failed, descent.of_inputs(failed))]
+        origins = [origin for origin in descent.of_inputs(failed) if not origin.innocent]
+        if origins:
+            return [_looked_at(f"the failing {failed.op}", failed, origins)]
     decisions = observer.decisions if facts.suspects or not facts.backwards else []
     for record in reversed(decisions[-_DECISIONS_ASKED:]):
         origins = descent.of_inputs(record)

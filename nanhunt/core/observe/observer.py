@@ -115,6 +115,7 @@ class Observer(TorchDispatchMode):
         self._forward: dict[int, ForwardOp] = {}
         self._writes: dict[int, int] = defaultdict(int)
         self._known: dict[Any, tuple[int, int, int]] = {}
+        self._codes: dict[int, OpRecord] = {}  # by the memory of the code it has returned
         self._quiet = False
         self._backwards = 0  # operations of backward passes so far
         self._gradients: set[int] = set()  # memory of the parameters' gradients
@@ -159,6 +160,9 @@ class Observer(TorchDispatchMode):
         except Exception:  # the operation's own: noted if its inputs were bad, and goes on
             if any(value.bad for value in running.inputs):
                 self.failed = self._record(running, [])
+            elif op_table.packet(running.op) in op_table.RAISES_FOR_CODES:
+                keys = (value.region.key for value in running.inputs if value.region is not None)
+                self.failed = next(filter(None, map(self._codes.get, keys)), None)
             raise
         with function_modes_off():
             self._has_run(running, out)
@@ -205,6 +209,10 @@ class Observer(TorchDispatchMode):
             self.records.append(self._record(running, outputs))
         elif bad_in and _swallows(op, running.inputs, running.args):
             self.swallowed.append(self._record(running, outputs))
+        if bad_in and packet in op_table.RETURNS_CODES:
+            codes = (v.region for t, v in results if not t.is_floating_point() and v.region)
+            record = self._record(running, outputs)
+            self._codes.update((region.key, record) for region in codes)
         if bad_in and packet in _DECIDES:
             self.decisions.append(self._record(running, outputs))
         if len(self.births) < _MAX_BIRTHS and _is_birth(running.named, results):
