@@ -48,10 +48,6 @@ WHY: dict[str, str] = {
         "gradient_surgery/hunt/fault gradient_surgery/preflight gradient_surgery/stepped "
         "per_sample_gradients/hunt per_sample_gradients/preflight per_sample_gradients/stepped"
     ),
-    "the line of a mode or subclass that only passes on is shown": (
-        "function_mode/cell/fault function_mode/hunt/fault tensor_subclass/cell/fault "
-        "tensor_subclass/hunt/fault"
-    ),
     "the optimizer holds copies of the model's parameters, which is refused": (
         "half_master_weights/cell half_master_weights/cell/fault half_master_weights/hunt "
         "half_master_weights/hunt/fault half_master_weights/run half_master_weights/run/fault "
