@@ -106,11 +106,14 @@ is_wrapper: Callable[[Any], bool] = _python_dispatch.is_traceable_wrapper_subcla
 
 
 def local_part(tensor: Tensor) -> Tensor:
-    """A distributed tensor's part on this process, as a plain tensor; any other tensor itself.
+    """The plain tensor in a distributed one (this process's part) or a nested one; else itself.
 
     Since 2.1. Without it distributed tensors cannot be looked at or put back: few operations are
-    made for them, and those wait for other processes.
+    made for them, and those wait for other processes. Nested tensors have not even sizes.
     """
+    if tensor.is_nested:
+        values: Tensor = tensor.detach().values()
+        return values
     local = getattr(tensor, "_local_tensor", None) if is_wrapper(tensor) else None
     return local if isinstance(local, Tensor) else tensor
 

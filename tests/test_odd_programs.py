@@ -196,3 +196,24 @@ def test_quantized_and_sparse_values_are_looked_at_where_they_can_be() -> None:
     half = torch.view_as_complex(torch.tensor([[1.0, float("inf")]], dtype=torch.float16))
     assert count_bad(half) == (0, 1, 0)
     assert count_bad(torch.empty(3, device="meta")) == (0, 0, 0)
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors.*:UserWarning")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_a_bad_value_in_a_nested_tensor_is_placed(layout: torch.layout) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(4, 4)
+    x = torch.nested.nested_tensor([torch.randn(2, 4), torch.randn(3, 4)], layout=layout)
+    factors = iter([0.5, 0.5, torch.inf])
+
+    def loss_of() -> Tensor:
+        y = model(x)
+        y = y * next(factors)  # culprit
+        return torch.nested.to_padded_tensor(torch.relu(y), 0.0).pow(2).mean()
+
+    report = nanhunt.hunt(*stepper(model, loss_of)[:2], steps=3, progress=False, trials=False)
+    assert report.finding is not None
+    assert report.finding.source is not None
+    assert (report.finding.step, report.finding.op) == (2, "aten.mul.Tensor")
+    assert report.finding.source.code.endswith("# culprit")
+    assert report.finding.outputs[0].posinf > 0

@@ -98,6 +98,52 @@ def test_what_raises_for_a_bad_value_is_followed_to_its_origin(
     assert "goes back to aten.log.default" in " ".join(raised.value.__notes__)
 
 
+@pytest.mark.parametrize("operation", [torch.linalg.cholesky, torch.linalg.eigvalsh])
+def test_a_decomposition_that_fails_for_a_bad_value_is_followed_to_its_origin(
+    operation: Callable[[Tensor], Tensor],
+) -> None:
+    torch.manual_seed(0)
+    model, x = nn.Linear(4, 4), torch.rand(4, 4)
+    optimizer, factors = SGD(model.parameters(), lr=1e-3), iter([1.0, 1.0, 0.0])
+
+    def step() -> None:
+        optimizer.zero_grad()
+        operation((model(x).square() * next(factors)).log() * 0 + torch.eye(4)).sum().backward()
+        optimizer.step()
+
+    with pytest.raises(torch.linalg.LinAlgError):
+        nanhunt.hunt(model, step, steps=3, progress=False, trials=False)
+    report = nanhunt.last_report()
+    assert report is not None
+    assert report.finding is not None
+    assert (report.finding.step, report.finding.op) == (2, "aten.log.default")
+
+
+def test_a_decomposition_of_finite_numbers_that_fails_has_no_origin() -> None:
+    model, x = nn.Linear(4, 4), torch.rand(4, 4)
+
+    def step() -> None:
+        masked = torch.full((4, 4), -torch.inf).triu(1)
+        weights = (model(x) + masked).softmax(-1)
+        torch.linalg.cholesky(-weights @ weights.mT)
+
+    with pytest.raises(torch.linalg.LinAlgError) as raised:
+        nanhunt.hunt(model, step, steps=1, progress=False)
+    assert "goes back to" not in " ".join(raised.value.__notes__)
+
+
+def test_a_mask_whose_shape_does_not_fit_is_no_origin() -> None:
+    model, x = nn.Linear(4, 4), torch.rand(4, 4)
+
+    def step() -> None:
+        mask = torch.full((3, 3), -torch.inf).triu(1)
+        (model(x) + mask).softmax(-1).sum().backward()
+
+    with pytest.raises(RuntimeError, match="must match the size") as raised:
+        nanhunt.hunt(model, step, steps=1, progress=False)
+    assert "goes back to" not in " ".join(raised.value.__notes__)
+
+
 def test_an_exception_of_another_kind_gets_no_origin() -> None:
     torch.manual_seed(0)
     model = nn.Linear(4, 4)
@@ -197,6 +243,45 @@ def test_a_script_that_raises_for_a_bad_value_leaves_a_report(tmp_path: Path) ->
     finding = nanhunt.load_report(tmp_path / "train.nanhunt.json").finding
     assert finding is not None
     assert finding.step == BAD_AT
+
+
+BAD = "y + (y * 0).log() * 0"
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        f"torch.distributions.Categorical(logits={BAD}, validate_args=False).sample()",
+        f"torch.distributions.Normal({BAD}, 1.0)",
+        f"torch.distributions.MultivariateNormal(y[0], ({BAD}).T @ y, validate_args=False)",
+    ],
+)
+def test_a_script_whose_bad_value_torch_refuses_leaves_a_report(
+    refused: str, tmp_path: Path
+) -> None:
+    ended = run_script(SCRIPT.replace(f"y = {BAD}", refused), tmp_path)
+    assert ended.returncode == 3, ended.stderr
+    finding = nanhunt.load_report(tmp_path / "train.nanhunt.json").finding
+    assert finding is not None
+    assert finding.step == BAD_AT
+    assert "loop's own code" in finding.explanation
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        "torch.linalg.cholesky(-torch.eye(3) + 0 * x.mean())",
+        "torch.nn.functional.nll_loss(y * float('nan'), torch.zeros(9, dtype=torch.long))",
+        "torch.distributions.Normal(y, -1.0)",
+    ],
+)
+def test_a_script_in_which_torch_refuses_for_another_reason_leaves_none(
+    refused: str, tmp_path: Path
+) -> None:
+    ended = run_script(SCRIPT.replace(f"y = {BAD}", refused), tmp_path)
+    assert ended.returncode == 1, ended.stderr
+    assert "Error" in ended.stderr
+    assert not (tmp_path / "train.nanhunt.json").exists()
 
 
 def test_a_script_that_raises_for_another_reason_leaves_none(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import SGD
+from torch.overrides import TorchFunctionMode
 
 import nanhunt
 from nanhunt.records.preflight import Preflight
@@ -338,3 +339,41 @@ def test_a_line_of_a_library_is_told_where_no_line_is_the_users(library: Any) ->
     assert finding is not None
     assert finding.source is not None
     assert finding.source.file == str(folder / "loop.py")
+
+
+class PassingOn(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+class Dividing(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        return result / 0 if func is torch.log else result
+
+
+@pytest.mark.parametrize(
+    ("mode", "line"),
+    [
+        (PassingOn, "loss = (y.square() + 1).log().mean() / 0"),
+        (Dividing, "return result / 0 if func is torch.log else result"),
+    ],
+)
+def test_the_line_is_the_callers_where_a_mode_only_passes_on(mode: Any, line: str) -> None:
+    torch.manual_seed(0)
+    model, x = nn.Linear(3, 1), torch.rand(4, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with mode():
+            y = model(x)
+            y = torch.log(y.square() + 1)
+            loss = (y.square() + 1).log().mean() / 0
+        loss.backward()
+        optimizer.step()
+
+    report = nanhunt.hunt(model, step, steps=1, progress=False)
+    assert report.finding is not None
+    assert report.finding.source is not None
+    assert report.finding.source.code == line

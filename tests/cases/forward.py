@@ -199,3 +199,38 @@ def an_overflow_that_becomes_nan_later():
         return y - y
 
     return in_module(run)
+
+
+@failing(
+    kind="inf", phase="forward", module="bad", op="aten.mul.Tensor", step=0, cause="not_established"
+)
+def a_mask_that_is_multiplied():
+    def attended(x: Tensor) -> Tensor:
+        mask = torch.full((3, 3), float("-inf")).triu(1)
+        scores = (x @ x.t() - 9) * mask.masked_fill(mask == 0, 1)  # culprit
+        return scores.softmax(-1) @ x
+
+    return in_module(attended)
+
+
+@failing(
+    kind="inf", phase="forward", module="bad", op="aten.sub.Tensor", step=0, cause="not_established"
+)
+def a_maximum_of_nothing_that_is_subtracted():
+    def weights(x: Tensor) -> Tensor:
+        top = x.masked_fill(torch.eye(3, 4) > 0, float("-inf")).detach()
+        return (x - top.amin()).exp()  # culprit
+
+    return in_module(weights)
+
+
+@failing(
+    kind="inf", phase="forward", module="bad", op="aten.exp.default", step=0, cause="exp_overflow"
+)
+def an_overflow_beside_a_mask():
+    def run(x: Tensor) -> Tensor:
+        scores = (x * 1e3).masked_fill(torch.eye(3, 4) > 0, float("-inf"))
+        weights = scores.exp()  # culprit
+        return weights / weights.sum()
+
+    return in_module(run)

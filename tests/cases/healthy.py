@@ -264,3 +264,34 @@ def accumulation_frozen_parts_and_a_teacher():
                 teacher.weight.lerp_(net[1].weight, 0.1)
 
     return net, step
+
+
+@healthy()
+def a_mask_whose_sign_is_changed():
+    def nearest(x: Tensor) -> Tensor:
+        mask = torch.full((3, 3), -INF).triu(1)
+        distance = torch.cdist(x, x + 1)
+        first = (distance - mask).amin(-1) + (-1 * (mask - distance)).amin(-1)
+        return first + (-(distance - mask)).softmax(-1).sum(-1)
+
+    return in_module(nearest)
+
+
+@healthy()
+def a_gap_to_a_best_score_that_begins_at_minus_infinity():
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = linear()
+            self.register_buffer("best", torch.tensor(-INF))
+            self.register_buffer("gap", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            score = -self.linear(x).detach().norm()
+            self.gap.copy_(score - self.best)
+            if self.gap > 0:
+                self.best.copy_(score)
+            return self.linear(x)
+
+    net, x = Net(), inputs()
+    return net, train(net, lambda _: net(x).pow(2).mean())

@@ -32,7 +32,7 @@ from nanhunt.core.snapshot.snapshot import Snapshot
 from nanhunt.core.snapshot.tape import Tape
 from nanhunt.core.tensors.stats import count_bad
 from nanhunt.core.watch.present import confirmed, seen_losses
-from nanhunt.core.watch.raised import held_when_raised
+from nanhunt.core.watch.raised import given_when_raised, held_when_raised
 from nanhunt.core.watch.replay import Replayer
 from nanhunt.core.watch.sentinel import Sentinel
 from nanhunt.core.watch.step_facts import Sink, StepFacts
@@ -218,6 +218,9 @@ class LoopHunt:
             self._raised = held_when_raised(error, wanted=_is_computed)
             losses = held_when_raised(error, wanted=lambda t: _is_computed(t) and t.numel() == 1)
             facts.sinks += [dataclasses.replace(sink, kind="loss") for sink in losses]
+            given = given_when_raised(error)
+            facts.sinks += given
+            self._raised += given
         self._look(facts)
         if self._raised and self._caught is None:
             self._caught = facts
@@ -303,11 +306,11 @@ class LoopHunt:
                 explanation="The model's outputs were not finite when it was run again on the same "
                 "inputs; which operation made that is not known.",
             )
-        where = (
-            "its loss is not"
-            if losses or facts.sinks[0].kind == "loss"
-            else "its gradients or its update are not"
-        )
+        where = "its gradients or its update are not"
+        if losses or facts.sinks[0].kind == "loss":
+            where = "its loss is not"
+        elif facts.sinks[0].kind == "operation":
+            where = f"{facts.sinks[0]} is not"
         return dataclasses.replace(
             seen,
             explanation=f"The model's outputs, when it was run again on the same inputs, were "

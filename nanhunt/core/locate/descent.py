@@ -6,7 +6,7 @@ to the operation that wrote them, through views and in-place writes, until a pro
 something from outside the step is reached. A NaN is followed along NaN inputs; only where
 there is none did the operation turn an Inf into NaN, and then the Inf is followed: if
 arithmetic made it, that is the origin; if somebody wrote it (a mask), the operation that
-turned it into NaN is.
+turned it into NaN is. So is one that made +Inf of a mask's -Inf.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Origin:
         source: how it came about (arithmetic, a written constant, memory, from outside).
         record: the operation that made it; for an external value, the one that read it.
         value: the bad output; for an external value, the bad input.
-        masks: written infinities that the operation turned into NaN.
+        masks: written infinities that the operation turned into NaN, or -Inf into +Inf.
         innocent: whether it is a legitimate mask.
     """
 
@@ -56,6 +56,11 @@ class Origin:
     def external(self) -> bool:
         """Whether the value was already bad before the step touched it."""
         return self.source == _EXTERNAL
+
+    @property
+    def of_masks(self) -> bool:
+        """Whether it is a +Inf made of a mask's -Inf, which is bad only where it does harm."""
+        return self.kind == "inf" and bool(self.masks)
 
     @property
     def index(self) -> int:
@@ -186,8 +191,13 @@ class Descent:
             return frozenset({Origin(kind, _CONSTANT, record, value, innocent=mask)})
         inputs = _relevant_inputs(record, value)
         same = [entry for entry in inputs if getattr(entry, kind)]
+        masks: tuple[Origin, ...] = ()
         if same:
-            return (yield from self._of_inputs(kind, same, record))
+            roots = yield from self._of_inputs(kind, same, record)
+            innocent = all(origin.innocent for origin in roots)
+            if not innocent or kind == "nan" or not _makes_positive(record, value, inputs):
+                return roots
+            masks = _in_order(roots)  # all of them -Inf: the +Inf is this operation's own
         infinite = [entry for entry in inputs if entry.inf] if kind == "nan" else []
         if infinite:
             roots = yield from self._of_inputs("inf", infinite, record)
@@ -195,15 +205,14 @@ class Descent:
             if guilty:
                 return guilty
             if record.packet in op_table.TURNS_MASKS:
-                masks = tuple(sorted(roots, key=lambda origin: origin.order))
-                return frozenset({Origin(kind, _ARITHMETIC, record, value, masks)})
+                return frozenset({Origin(kind, _ARITHMETIC, record, value, _in_order(roots))})
             return frozenset(dataclasses.replace(origin, innocent=False) for origin in roots)
         if record.packet in op_table.UNINITIALISED:
             return frozenset({Origin(kind, _UNINITIALISED, record, value)})
         if record.constant:
             mask = kind == "inf" and not value.posinf and not value.nan
             return frozenset({Origin(kind, _CONSTANT, record, value, innocent=mask)})
-        return frozenset({Origin(kind, _ARITHMETIC, record, value)})
+        return frozenset({Origin(kind, _ARITHMETIC, record, value, masks)})
 
     def _external(self, kind: Kind, value: Value | None, reader: OpRecord | None) -> Origin:
         mask = (
@@ -214,6 +223,15 @@ class Descent:
             and value.region.key not in self._never_masks
         )
         return Origin(kind, _EXTERNAL, reader, value, innocent=mask)
+
+
+def _in_order(origins: frozenset[Origin]) -> tuple[Origin, ...]:
+    return tuple(sorted(origins, key=lambda origin: origin.order))
+
+
+def _makes_positive(record: OpRecord, output: Value, inputs: list[Value]) -> bool:
+    """Whether an operation made +Inf where only -Inf went in, and no sign was changed as such."""
+    return bool(output.posinf) and not record.negates and not any(v.posinf for v in inputs)
 
 
 def _kinds(value: Value | Sink) -> list[Kind]:

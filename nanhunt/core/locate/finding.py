@@ -42,7 +42,8 @@ def judge(observer: Observer, facts: StepFacts, never_masks: frozenset[int]) -> 
     candidates: list[tuple[Sink, list[Origin]]] = []
     for sink in facts.sinks:
         origins = descent.of_sink(sink)
-        if sink.kind == "buffer" and origins and all(origin.innocent for origin in origins):
+        harmless = all(o.innocent or (o.of_masks and not sink.nan) for o in origins)
+        if sink.kind == "buffer" and origins and harmless:
             acquitted.append(sink.name)
         elif origins:
             candidates.append((sink, origins))
@@ -61,7 +62,9 @@ def _last_resorts(
     """Sinks of a step that failed, returned a bad number or was skipped by its own loop."""
     failed = observer.failed
     if failed is not None:
-        return [_looked_at(f"the failing {failed.op}", failed, descent.of_inputs(failed))]
+        origins = [origin for origin in descent.of_inputs(failed) if not origin.innocent]
+        if origins:
+            return [_looked_at(f"the failing {failed.op}", failed, origins)]
     decisions = observer.decisions if facts.suspects or not facts.backwards else []
     for record in reversed(decisions[-_DECISIONS_ASKED:]):
         origins = descent.of_inputs(record)
@@ -82,7 +85,8 @@ def _looked_at(name: str, record: OpRecord, origins: list[Origin]) -> tuple[Sink
 
 def _made_by_arithmetic(origins: list[Origin]) -> list[Origin]:
     """Without what was written down: the best loss so far may well begin at infinity."""
-    return [origin for origin in origins if origin.source == "arithmetic" and not origin.innocent]
+    made = [origin for origin in origins if origin.source == "arithmetic" and not origin.innocent]
+    return [origin for origin in made if not origin.of_masks]
 
 
 def closeup_of(record: OpRecord | None) -> Closeup | None:
@@ -180,7 +184,7 @@ def swallowed_findings(observer: Observer, step: int, never_masks: frozenset[int
             made = origin.record
             if origin.kind != "inf" or origin.source != "arithmetic" or made is None:
                 continue
-            if made.packet in op_table.SINGULAR or made.of_zero:
+            if made.packet in op_table.SINGULAR or made.of_zero or origin.of_masks:
                 continue
             if not _counts_on_values(made.context):
                 continue
@@ -290,6 +294,8 @@ def _explanation(finding: Finding, origin: Origin) -> str:
     what = "NaN" if origin.kind == "nan" else "Inf"
     if origin.source == "constant":
         return f"{finding.op} wrote {what} as a constant, and it was not meant as a mask only."
+    if origin.of_masks:
+        return f"{finding.op} met a mask's -Inf and returned +Inf."
     if origin.masks:
         return f"{finding.op} turned a mask's -Inf into NaN."
     bad = sum(stats.bad for stats in finding.outputs)

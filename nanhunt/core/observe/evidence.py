@@ -28,7 +28,7 @@ from nanhunt.core.program.torch_calls import Call
 from nanhunt.core.tensors.binning import pictured
 from nanhunt.core.tensors.stats import plain_tensors, real_values
 from nanhunt.records.report import TensorStats
-from nanhunt.torch_private import tree_map
+from nanhunt.torch_private import local_part, tree_map
 
 
 class AtBad(NamedTuple):
@@ -235,6 +235,7 @@ def _dims_at_origin(bad: Tensor) -> int:
 
 
 def _compare(bad: Tensor, double: Tensor) -> Double | None:
+    double = local_part(double)
     if double.shape != bad.shape:
         return None
     magnitude = double.abs() if double.is_complex() else double.to(torch.float64).abs()

@@ -39,6 +39,7 @@ from nanhunt.torch_private import (
     current_node,
     dispatch_modes_off,
     function_modes_off,
+    local_part,
     next_sequence_number,
     sequence_number,
 )
@@ -114,6 +115,7 @@ class Observer(TorchDispatchMode):
         self._forward: dict[int, ForwardOp] = {}
         self._writes: dict[int, int] = defaultdict(int)
         self._known: dict[Any, tuple[int, int, int]] = {}
+        self._codes: dict[int, OpRecord] = {}  # by the memory of the code it has returned
         self._quiet = False
         self._backwards = 0  # operations of backward passes so far
         self._gradients: set[int] = set()  # memory of the parameters' gradients
@@ -158,6 +160,9 @@ class Observer(TorchDispatchMode):
         except Exception:  # the operation's own: noted if its inputs were bad, and goes on
             if any(value.bad for value in running.inputs):
                 self.failed = self._record(running, [])
+            elif op_table.packet(running.op) in op_table.RAISES_FOR_CODES:
+                keys = (value.region.key for value in running.inputs if value.region is not None)
+                self.failed = next(filter(None, map(self._codes.get, keys)), None)
             raise
         with function_modes_off():
             self._has_run(running, out)
@@ -204,6 +209,10 @@ class Observer(TorchDispatchMode):
             self.records.append(self._record(running, outputs))
         elif bad_in and _swallows(op, running.inputs, running.args):
             self.swallowed.append(self._record(running, outputs))
+        if bad_in and packet in op_table.RETURNS_CODES:
+            codes = (v.region for t, v in results if not t.is_floating_point() and v.region)
+            record = self._record(running, outputs)
+            self._codes.update((region.key, record) for region in codes)
         if bad_in and packet in _DECIDES:
             self.decisions.append(self._record(running, outputs))
         if len(self.births) < _MAX_BIRTHS and _is_birth(running.named, results):
@@ -259,6 +268,8 @@ class Observer(TorchDispatchMode):
             constant=packet in op_table.WRITES_CONSTANTS or has_bad_scalar(running.args),
             training=training_flag(packet, running.args),
             of_zero=packet == "aten.pow" and self.quietly(lambda: _has_zero(running.args[0])),
+            negates=packet in op_table.NEGATES
+            or (packet in op_table.SCALES and not isinstance(running.args[1], Tensor)),
         )
 
     def _context(self, stack: Stack, inputs: list[Value]) -> Context:
@@ -328,6 +339,7 @@ class Observer(TorchDispatchMode):
         region = self.storages.region(tensor)
         if region is None or not (tensor.is_floating_point() or tensor.is_complex()):
             return Value(name, item, region, 0, 0, 0, 0, position)
+        tensor = local_part(tensor)
         writes = self._writes[region.key]
         strides = tensor.stride() if tensor.layout == torch.strided else ()
         key = (region, writes, tensor.dtype, tuple(tensor.shape), strides)

@@ -80,6 +80,7 @@ class OpRecord:
     constant: bool
     training: bool
     of_zero: bool = False  # a power of 0
+    negates: bool = False  # changes signs as the program says: `-x`, `-1 * x`, `0 - x`
 
     @property
     def packet(self) -> str:

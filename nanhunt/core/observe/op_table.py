@@ -82,6 +82,10 @@ TURNS_MASKS = frozenset(
     )
 )
 
+# Changes the sign of a mask's -Inf because the program says so: by itself, or by a number.
+NEGATES = frozenset({"aten.neg", "aten.neg_", "aten._foreach_neg", "aten._foreach_neg_"})
+SCALES = frozenset({"aten.mul", "aten.mul_", "aten.div", "aten.div_", "aten.rsub"})
+
 # Reads a value to decide something in Python: an honest place to look when a loop skips a step.
 PREDICATES = frozenset(
     f"aten.{name}"
@@ -89,6 +93,17 @@ PREDICATES = frozenset(
 )
 # How PyTorch itself asks `isfinite(x)`: it composes `(x == x) * (x.abs() != inf)`.
 PREDICATE_PARTS = frozenset({"aten.eq", "aten.ne"})
+
+# A decomposition of `torch.linalg` is two operations: the first returns whether it has worked, as
+# a number, and the second raises for that.
+RETURNS_CODES = frozenset(
+    f"aten.{name}"
+    for name in (
+        "linalg_cholesky_ex", "linalg_inv_ex", "_linalg_solve_ex", "linalg_lu_factor_ex",
+        "linalg_ldl_factor_ex",
+    )
+)  # fmt: skip
+RAISES_FOR_CODES = frozenset({"aten._linalg_check_errors"})
 
 # Asks in which order values stand. Infinities that were written down are meant to be compared.
 COMPARISONS = frozenset({"aten.lt", "aten.le", "aten.gt", "aten.ge"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import linecache
 import os
@@ -38,6 +39,8 @@ _UPDATES = (
     os.path.join("torch", "optim", "optimizer.py"),
 )
 
+# What a tensor subclass or a mode of the user's is called by for each operation.
+_HANDLERS = ("__torch_function__", "__torch_dispatch__")
 _PARTS = {"clip_grad_norm_": "clip", "clip_grad_value_": "clip", "unscale_": "unscale"}
 
 
@@ -87,6 +90,7 @@ class Stack:
         Those of installed packages are left out, unless there are no others.
         """
         lines = self.lines[skip:]
+        lines = [line for line in lines if not passes_on(line)] or lines
         own = [line for line in lines if not is_installed(line[0].co_filename)]
         return tuple(source_of(line) for line in reversed(own or lines))
 
@@ -148,6 +152,24 @@ def package_of(filename: str) -> str:
         return f"{name} {metadata.version(name)}, {path}"
     except metadata.PackageNotFoundError:  # installed under another name
         return f"{name}, {path}"
+
+
+def passes_on(line: Line) -> bool:
+    """Whether a line does nothing but pass an operation on, in a mode or tensor subclass."""
+    return line[0].co_name in _HANDLERS and _calls_what_it_was_given(line)
+
+
+@functools.lru_cache(maxsize=256)
+def _calls_what_it_was_given(line: Line) -> bool:
+    code, number = line
+    try:
+        (statement,) = ast.parse(linecache.getline(code.co_filename, number).strip()).body
+    except (SyntaxError, ValueError):  # a part of a statement: that may be anything
+        return False
+    called = getattr(getattr(statement, "value", None), "func", None)
+    if isinstance(called, ast.Attribute):
+        return called.attr == code.co_name
+    return isinstance(called, ast.Name) and called.id == code.co_varnames[1]
 
 
 def source_of(line: Line) -> Source:

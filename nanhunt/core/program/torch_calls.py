@@ -18,7 +18,7 @@ import torch
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from nanhunt.core.attached.patches import patch
-from nanhunt.core.program.source_lines import CALL_STEP, kind_of
+from nanhunt.core.program.source_lines import CALL_STEP, kind_of, passes_on
 from nanhunt.core.tensors.devices import COMMON_AUTOCAST
 from nanhunt.torch_private import ENGINE
 
@@ -163,7 +163,7 @@ def _site(func: Any, frame: FrameType | None, module: str | None) -> Site | None
     while frame is not None:
         code = frame.f_code
         kind = kind_of(code.co_filename)
-        if kind == "user":
+        if kind == "user" and not passes_on((code, frame.f_lineno)):
             return Site(code, frame.f_lasti, func, module if through_module else None)
         if kind == "own" and code.co_name == CALL_STEP:
             return None

@@ -119,7 +119,7 @@ class Copies:
                 # `.data` writes leave the version alone: compare the bits, once.
                 changed = not same_bits(memory_of(entry.tensor), entry.copy)
             if changed and entry.copy is None:
-                self.lost.append(str(tuple(entry.tensor.shape)))
+                self.lost.append(str(tuple(local_part(entry.tensor).shape)))
             entry.written = changed or (entry.written and not self._first)
             any_changed |= changed
         if self._entries:
@@ -204,7 +204,7 @@ def _same_layout(first: Tensor, second: Tensor) -> bool:
 
 def _strides(tensor: Tensor) -> tuple[int, ...]:
     part = local_part(tensor)
-    return part.stride() if part.layout == torch.strided and not part.is_nested else ()
+    return part.stride() if part.layout == torch.strided else ()
 
 
 def _nbytes(tensor: Tensor) -> int:

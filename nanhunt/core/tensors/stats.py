@@ -141,6 +141,7 @@ def is_bad(tensor: Tensor) -> bool:
 def tensor_stats(tensor: Tensor, name: str) -> TensorStats:
     """Computes exact statistics; what cannot be computed is said in `note`."""
     kind = dtype_name(tensor.dtype)
+    nested, tensor = tensor.is_nested, local_part(tensor) if tensor.is_nested else tensor
     shape = tuple(int(n) for n in tensor.shape)
     device = str(tensor.device)
     numel = math.prod(shape)
@@ -154,7 +155,7 @@ def tensor_stats(tensor: Tensor, name: str) -> TensorStats:
     positive = magnitude[magnitude > 0]
     absmax = magnitude.max().item() if magnitude.numel() else None
     first = None
-    if nan + posinf + neginf and tensor.layout == torch.strided:
+    if nan + posinf + neginf and tensor.layout == torch.strided and not nested:
         where = torch.nonzero(~torch.isfinite(values))[0].tolist()
         first = tuple(int(i) for i in where[: len(shape)])
     return TensorStats(

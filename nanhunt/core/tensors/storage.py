@@ -34,7 +34,7 @@ def memory_of(tensor: Tensor) -> Tensor:
     write through these. Of a distributed tensor it is this process's part.
     """
     tensor = local_part(tensor).detach()
-    if tensor.layout != torch.strided or tensor.is_nested or tensor.numel() == 0:
+    if tensor.layout != torch.strided or tensor.numel() == 0:
         return tensor
     for dimension, stride in enumerate(tensor.stride()):
         if stride == 0 and tensor.shape[dimension] > 1:

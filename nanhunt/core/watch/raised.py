@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -14,6 +15,7 @@ from nanhunt.core.tensors.stats import count_bad, plain_tensors
 from nanhunt.core.tensors.storage import Region
 from nanhunt.core.watch.step_facts import Sink
 
+_OF_VALUES = re.compile(r"\b(nans?|infs?|infinit\w+|finite|invalid values)\b", re.IGNORECASE)
 _LOOKED_AT = 256  # tensors in all
 # What no value of a tensor is the reason of: files and connections, names, memory.
 _OTHER_REASONS = (
@@ -60,6 +62,30 @@ def held_when_raised(
             what = f"`{name}` when {type(error).__name__} was raised"
             held.append(Sink("operation", what, region(tensor), nan, posinf + neginf, index))
     return held
+
+
+def given_when_raised(error: BaseException) -> list[Sink]:
+    """NaNs that torch was given by the user's innermost frame, where it raised for a value.
+
+    A shape that does not fit is no reason to look at values: only errors of linear algebra are
+    followed, and those that speak of values.
+    """
+    refused = torch.linalg.LinAlgError  # type: ignore[attr-defined]
+    if not isinstance(error, refused) and not _OF_VALUES.search(str(error)):
+        return []
+    frames: list[FrameType] = []
+    for frame in _all_frames(error):
+        kind = kind_of(frame.f_code.co_filename)
+        frames = [] if kind == "user" else frames + [frame] * (kind == "torch")
+    tensors = (
+        tensor
+        for frame in frames
+        for value in frame.f_locals.values()
+        for tensor in plain_tensors(value, depth=2)
+    )
+    what = f"what {type(error).__name__} was raised for"
+    counted = (count_bad(tensor) for tensor in itertools.islice(tensors, _LOOKED_AT))
+    return [Sink("operation", what, None, nan, 0, 0) for nan, _, _ in counted if nan][:1]
 
 
 def _frames(error: BaseException) -> list[FrameType]:
