@@ -93,9 +93,6 @@ WHY: dict[str, str] = {
     "a bad loss whose batch the script leaves out itself is not seen": (
         "skip_nonfinite_by_hand/run/fault"
     ),
-    "the state of an optimizer of tensors outside the model is not put back": (
-        "soft_actor/cell/fault soft_actor/hunt/fault soft_actor/preflight"
-    ),
 }
 KNOWN = {name: why for why, names in WHY.items() for name in names.split()}
 
