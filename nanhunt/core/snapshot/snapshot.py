@@ -8,10 +8,9 @@ optimizer keeps of them is twice as much and only its own update writes it: copi
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
@@ -19,7 +18,7 @@ from torch.optim import Optimizer
 from nanhunt.core.attached.uninterrupted import uninterrupted
 from nanhunt.core.program.target import Target, parameters_of
 from nanhunt.core.snapshot.copies import Copies, NoMemoryError, check_room
-from nanhunt.core.snapshot.random_state import RandomState
+from nanhunt.core.snapshot.random_state import Generators, RandomState
 from nanhunt.core.snapshot.reachable import ContainerState, Slot, Surroundings, stands_for
 from nanhunt.core.tensors.stats import plain_tensors
 from nanhunt.torch_private import SCALER_STATES, buffers_in, parameters_in, scaler_states
@@ -126,28 +125,6 @@ class ScalerState:
             states[number].update(kept)
 
 
-class _Generators:
-    def __init__(self, generators: Sequence[Any]) -> None:
-        self._kept = [(g, _generator_state(g)) for g in generators]
-
-    def restore(self) -> None:
-        for generator, state in self._kept:
-            if isinstance(generator, torch.Generator):
-                generator.set_state(state)
-            elif hasattr(generator, "setstate"):
-                generator.setstate(state)
-            else:
-                generator.bit_generator.state = state
-
-
-def _generator_state(generator: Any) -> Any:
-    if isinstance(generator, torch.Generator):
-        return generator.get_state()
-    if hasattr(generator, "getstate"):
-        return generator.getstate()
-    return copy.deepcopy(generator.bit_generator.state)
-
-
 class Snapshot:
     """The state at the start of a step; an optimizer's joins when it is about to write it.
 
@@ -202,7 +179,7 @@ class Snapshot:
             _Modules(modules.values()),
             *(_OptimizerState(optimizer) for optimizer in self._all_optimizers()),
             *(ScalerState(scaler) for scaler in self._scalers),
-            _Generators(self._around.generators),
+            Generators(self._around.generators),
             ContainerState(self._around.containers),
             RandomState.now(),
         ]
