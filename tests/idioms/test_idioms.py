@@ -53,11 +53,6 @@ WHY: dict[str, str] = {
         "forward_bypassed/run/fault func_grad/run gaussian_process/run one_op/run "
         "one_op/run/fault parameters_only/run parameters_only/run/fault per_sample_gradients/run"
     ),
-    "gradients of torch.func or autograd.grad, written to .grad, are no backward to it": (
-        "func_grad/hunt func_grad/preflight func_grad/stepped gradient_surgery/hunt "
-        "gradient_surgery/hunt/fault gradient_surgery/preflight gradient_surgery/stepped "
-        "per_sample_gradients/hunt per_sample_gradients/preflight per_sample_gradients/stepped"
-    ),
     "the line of a mode or subclass that only passes on is shown": (
         "function_mode/cell/fault function_mode/hunt/fault tensor_subclass/cell/fault "
         "tensor_subclass/hunt/fault"
@@ -67,12 +62,9 @@ WHY: dict[str, str] = {
         "masked_actions/run/fault"
     ),
     "the optimizer holds copies of the model's parameters, which is refused": (
-        "half_master_weights/cell half_master_weights/cell/fault half_master_weights/hunt "
-        "half_master_weights/hunt/fault half_master_weights/run half_master_weights/run/fault "
-        "half_master_weights/stepped"
+        "half_master_weights/run half_master_weights/run/fault"
     ),
     "the observer's mode is left from inside of a backward pass": "in_backward/cell",
-    "gradients used up inside of backward are taken for none": "in_backward/preflight",
     "what a preflight materializes stays so": "lazy/preflight",
     "outputs that are bad in the first step already are not located": (
         "lora/run/fault sampling_inside/run/fault"
@@ -84,10 +76,6 @@ WHY: dict[str, str] = {
     # on the modules for what it may keep would enter what belongs to other tools.
     "what the program's own hooks and patches count is not put back with an undone step": (
         "own_hooks/preflight own_hooks/stepped own_patch/preflight own_patch/stepped"
-    ),
-    "a first step without backward is refused, though it only fills the memory": (
-        "replay_buffer/cell replay_buffer/cell/fault replay_buffer/hunt replay_buffer/hunt/fault "
-        "replay_buffer/preflight replay_buffer/stepped"
     ),
     "a scripted module takes no forward pre-hook": "scripted/guard",
     "a bad loss whose batch the script leaves out itself is not seen": (

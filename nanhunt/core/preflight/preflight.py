@@ -117,9 +117,13 @@ class _PreflightStep(HuntEngine):
         sentinel = self._make_sentinel(activity, None)
         sentinel.before_backward, sentinel.after_update = None, None
         sentinel.after_backward = look
-        sentinel.before_update = lambda optimizer: (
-            None if sentinel._scaler_decides else self._note_gradients(optimizer)
-        )
+
+        def look_before_update(optimizer: Optimizer) -> None:
+            look()  # an update inside of backward uses its gradients up
+            if not sentinel._scaler_decides:
+                self._note_gradients(optimizer)
+
+        sentinel.before_update = look_before_update
         self._sentinel = sentinel
         with sentinel, contextlib.ExitStack() as stack:
             for watcher in (self._modules, self._autocast, self._ops, self._calls):
@@ -334,7 +338,7 @@ class _PreflightStep(HuntEngine):
         if facts.plain_step_with_scaler:
             text = "the loss was scaled, and optimizer.step() called instead of scaler.step()"
             yield Fact("plain_step_with_scaler", "warning", text)
-        if self._target.training and not facts.backwards:
+        if self._target.training and not facts.backwards and not facts.had_gradients:
             text = "no backward pass ran in this call of step_fn"
             if any(not loss.requires_grad for loss in facts.losses):
                 text += ", and the loss it returned has no graph"
