@@ -65,7 +65,6 @@ WHY: dict[str, str] = {
         "half_master_weights/run half_master_weights/run/fault"
     ),
     "the observer's mode is left from inside of a backward pass": "in_backward/cell",
-    "what a preflight materializes stays so": "lazy/preflight",
     "outputs that are bad in the first step already are not located": (
         "lora/run/fault sampling_inside/run/fault"
     ),

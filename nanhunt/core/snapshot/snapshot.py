@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from nanhunt.core.attached.uninterrupted import uninterrupted
 from nanhunt.core.program.target import Target, parameters_of
 from nanhunt.core.snapshot.copies import Copies, NoMemoryError, check_room
+from nanhunt.core.snapshot.lazily import LazyState
 from nanhunt.core.snapshot.random_state import Generators, RandomState
 from nanhunt.core.snapshot.reachable import ContainerState, Slot, Surroundings, stands_for
 from nanhunt.core.tensors.stats import plain_tensors
@@ -176,6 +177,7 @@ class Snapshot:
         self._stepped, self._parameters_taken = set(), False
         modules = {id(m): m for m in (*self._target.modules.values(), *self._other_modules())}
         self._plain = [
+            LazyState(modules.values()),
             _Modules(modules.values()),
             *(_OptimizerState(optimizer) for optimizer in self._all_optimizers()),
             *(ScalerState(scaler) for scaler in self._scalers),
@@ -264,7 +266,7 @@ class Snapshot:
                 slot.put(value)
         for parameter, grad, requires_grad in self._grads:
             parameter.grad = grad
-            parameter.requires_grad_(requires_grad)
+            parameter.requires_grad = requires_grad
         self._at_start.restore()
         self._gradients.restore()
         if self._parameters_taken:
