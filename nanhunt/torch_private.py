@@ -271,3 +271,32 @@ def is_tracing() -> bool:
 def compiler_loaded() -> bool:
     """Whether torch.compile was used: to set its stance would load it. Since 2.0."""
     return "torch._dynamo" in sys.modules
+
+
+class LazyHooks:
+    """The two hooks of a lazy module: one gives it its sizes, one is for loading without them."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+        self._sizing = module._initialize_hook.id
+        self._loading = module._load_hook.id
+        self._size = module._forward_pre_hooks[self._sizing]
+        self._load = module._load_state_dict_pre_hooks[self._loading]
+
+    @classmethod
+    def of(cls, module: Any) -> LazyHooks | None:
+        """Those of a module that has no sizes yet; None for others."""
+        return cls(module) if "_initialize_hook" in module.__dict__ else None
+
+    def put_back(self) -> None:
+        """Makes the module wait for its sizes again; its handles of the hooks are attributes."""
+        hooks = self._module._forward_pre_hooks
+        hooks[self._sizing] = self._size
+        hooks.move_to_end(self._sizing, last=False)
+        self._module._forward_pre_hooks_with_kwargs[self._sizing] = True
+        self._module._load_state_dict_pre_hooks[self._loading] = self._load
+
+    def take_off(self) -> None:
+        """Ends the waiting."""
+        self._module._initialize_hook.remove()
+        self._module._load_hook.remove()

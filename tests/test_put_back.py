@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -213,3 +214,87 @@ def test_an_optimizer_around_another_is_put_back_with_a_state_of_its_own() -> No
     assert (finding.step, finding.cause) == (3, "log_of_zero")
     pairs = zip(optimizer.state.values(), expected.state.values(), strict=True)
     assert all(torch.equal(found["slow"], bits["slow"]) for found, bits in pairs)
+
+
+def with_a_temperature(known: bool, bad_at: int) -> tuple[nn.Module, Tensor, Any, Step]:
+    """Beside the model a number is trained, by an optimizer that holds nothing of the model."""
+    torch.manual_seed(0)
+    model, warmth = nn.Linear(4, 1), torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    other = torch.optim.Adam([warmth], lr=0.1)
+    held = other if known else types.MappingProxyType({"it": other})  # a search ends there
+    x, count = torch.randn(8, 4), itertools.count()
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        y = model(x)
+        loss = ((y * 0).log() if next(count) == bad_at else y).mean() * warmth.exp()[0]
+        loss.backward()
+        optimizer.step()
+        (held if isinstance(held, torch.optim.Optimizer) else held["it"]).step()
+        return loss
+
+    return model, warmth, other, step
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("bad_at", [0, 2])
+def test_an_optimizer_of_tensors_outside_the_model_is_put_back(known: bool, bad_at: int) -> None:
+    _, expected, others, bare = with_a_temperature(known, bad_at=-1)
+    for _ in range(bad_at):
+        bare()
+    model, warmth, other, step = with_a_temperature(known, bad_at)
+    finding = nanhunt.hunt(model, step, steps=5, progress=False, trials=False).finding
+    assert finding is not None
+    assert (finding.step, finding.cause) == (bad_at, "log_of_zero")
+    assert torch.equal(warmth, expected)
+    for found, bits in zip(other.state.values(), others.state.values(), strict=True):
+        assert all(torch.equal(found[key], bits[key]) for key in bits)
+    if known or bad_at:  # else there was no gradient to be kept when the step began
+        assert (warmth.grad is None) == (expected.grad is None)
+
+
+def lazily(bad_at: int, scaled: bool) -> tuple[nn.Module, Step]:
+    """Layers that get their sizes in the first step; its gradients overflow if it is scaled."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.LazyLinear(8), nn.LazyBatchNorm1d(), nn.ReLU(), nn.Linear(8, 1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127 if scaled else 1.0)
+    x, count = torch.randn(8, 4), itertools.count()
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        y = model(x).double() if scaled else model(x)
+        loss = ((y * 0).log() if next(count) == bad_at else y.pow(2)).mean() * (64 if scaled else 1)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return loss
+
+    return model, step
+
+
+def test_a_bad_first_step_of_lazy_layers_leaves_them_without_sizes() -> None:
+    model, step = lazily(bad_at=0, scaled=False)
+    report = nanhunt.hunt(model, step, steps=3, progress=False)
+    assert report.finding is not None
+    assert (report.replay, report.finding.cause) == ("bit_exact", "log_of_zero")
+    assert report.finding.trials
+    assert report.notes == ()
+    assert all(nn.parameter.is_lazy(p) for p in model[0].parameters())
+    assert isinstance(model[0], nn.LazyLinear)
+    model(torch.ones(2, 5))  # sizes of another batch
+    assert type(model[0]) is nn.Linear
+    assert model[0].weight.shape == (8, 5)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_lazy_layers_keep_their_bits_where_the_first_step_is_looked_into(scaled: bool) -> None:
+    expected, bare = lazily(bad_at=-1, scaled=scaled)
+    for _ in range(4):
+        bare()
+    model, step = lazily(bad_at=-1, scaled=scaled)
+    nanhunt.preflight(model, step)
+    assert nanhunt.hunt(model, step, steps=4, progress=False).finding is None
+    pairs = zip(model.state_dict().values(), expected.state_dict().values(), strict=True)
+    assert all(torch.equal(found, bits) for found, bits in pairs)

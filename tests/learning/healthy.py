@@ -399,3 +399,71 @@ def an_epoch_in_one_step() -> Program:
         return loss.detach()
 
     return model, step, {}
+
+
+@healthy
+def a_memory_that_is_filled_before_the_first_update() -> Program:
+    model, data = net(), Data()
+    optimizer, count = sgd(model), 0
+
+    def step() -> Tensor | None:
+        nonlocal count
+        count += 1
+        if count <= 45:
+            model(data.batch()[0]).argmax()
+            return None
+        optimizer.zero_grad()
+        loss = loss_of(model, data)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return model, step, {}
+
+
+@healthy
+def gradients_written_by_hand() -> Program:
+    model, data = net(), Data()
+    optimizer, weights = sgd(model), list(model.parameters())
+
+    def step() -> Tensor:
+        loss = loss_of(model, data)
+        for weight, grad in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+            weight.grad = grad
+        optimizer.step()
+        return loss.detach()
+
+    return model, step, {}
+
+
+class Gained(nn.Module):
+    """A normalisation whose gain of 1 moves in steps of 1 / 128 when held in bfloat16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.head = nn.RMSNorm(4), nn.Linear(4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(x))
+
+
+@healthy
+def half_precision_with_an_optimizer_of_copies() -> Program:
+    torch.manual_seed(0)
+    model, data = Gained().bfloat16(), Data()
+    masters = [p.detach().float().requires_grad_() for p in model.parameters()]
+    optimizer = torch.optim.AdamW(masters, lr=1e-5)
+
+    def step() -> Tensor:
+        model.zero_grad()
+        x, y = data.batch()
+        loss = (model(x.bfloat16()) - y).float().pow(2).mean()
+        loss.backward()
+        for master, parameter in zip(masters, model.parameters(), strict=True):
+            master.grad = None if parameter.grad is None else parameter.grad.float()
+        optimizer.step()
+        for master, parameter in zip(masters, model.parameters(), strict=True):
+            parameter.data.copy_(master)
+        return loss
+
+    return model, step, {}

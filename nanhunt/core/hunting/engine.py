@@ -21,7 +21,7 @@ from nanhunt.core.hunting.investigation import Investigation, StepContext
 from nanhunt.core.hunting.ledger import Ledger, listed, working_scalers
 from nanhunt.core.hunting.progress import Progress
 from nanhunt.core.hunting.raised import add_note, whence
-from nanhunt.core.hunting.usage import check_first_step, check_step_fn
+from nanhunt.core.hunting.usage import check_step_fn, check_training
 from nanhunt.core.learning import LearningLog, not_training
 from nanhunt.core.observe.observer import Activity, Observer
 from nanhunt.core.program.target import Target
@@ -88,6 +88,7 @@ class HuntEngine:
         self._history = History()
         self._learning: LearningLog | None = None
         self._hidden_gradients = False
+        self._trains = False  # whether a step has shown that this is training
         self._ledger = Ledger(self._target)
         self._exact_labels: set[str] = set()
         self._raised: BaseException | None = None  # by the user's step
@@ -130,6 +131,7 @@ class HuntEngine:
         finally:
             self._progress.finish(self.steps_run, total)
         self._judge_learning()
+        self._note_untrained()
         return self.report
 
     def _judge_learning(self) -> None:
@@ -144,6 +146,13 @@ class HuntEngine:
         except Exception as error:  # noqa: BLE001  a mistake of ours
             self._ledger.own_failure(error, "whether it learns could not be judged")
         self._ledger.publish()
+
+    def _note_untrained(self) -> None:
+        """Tells after a run in training mode that it had no backward pass at all."""
+        quiet = not (self.findings or self._ledger.interrupted or self._ledger.failed)
+        if quiet and self.steps_run and not self._trains and not self._by_hand:
+            self._ledger.notes.append("no step has called backward(), so nothing was trained yet")
+            self._ledger.publish()
 
     def step(self, *, examine: bool = True) -> Finding | None:
         """Runs one step; returns the finding when it went bad, and has then undone it.
@@ -315,8 +324,8 @@ class HuntEngine:
             self._ledger.step_seconds.append(seconds)
         finding = self._look_into(facts, number)
         if finding is None and not self.bad:
-            if number == 0 and not self._by_hand:
-                check_first_step(facts, self._target, self._optimizers)
+            if not self._trains and not self._by_hand:
+                self._trains = check_training(facts, self._target, self._optimizers)
             self._history.note_step(number, facts.loss_size, self._target)
             if self._learning is not None:
                 self._learning.after_step(facts)

@@ -1,4 +1,4 @@
-"""Is this call a hunt at all? Checks before the first step and right after it."""
+"""Is this call a hunt at all? Checks before the first step and after the first ones."""
 
 from __future__ import annotations
 
@@ -43,24 +43,34 @@ def check_step_fn(step_fn: Any, takes_batch: bool) -> None:
         ) from None
 
 
-def check_first_step(facts: StepFacts, target: Target, optimizers: list[Optimizer]) -> None:
-    """Asks after a healthy first step in training mode whether this is training at all.
+def check_training(facts: StepFacts, target: Target, optimizers: list[Optimizer]) -> bool:
+    """Asks after a healthy step whether this is training at all.
+
+    Gradients may come from backward, or be written by hand (`torch.func`). Weights in half
+    precision have an optimizer of copies: it holds nothing of the model, and has gradients.
+
+    Returns:
+        Whether that is answered. A step that computes no loss may fill a memory of what is
+        learned from later: the next ones tell.
 
     Raises:
-        NoBackwardError: `backward` was never called.
+        NoBackwardError: there is a loss, and `backward` was never called.
         NoOptimizerError: no optimizer that holds a parameter of the model is known.
     """
     if not target.training:
-        return
-    if not facts.backwards:
+        return True
+    if not facts.backwards and not facts.had_gradients:
+        if not any(loss.requires_grad for loss in facts.losses):
+            return False
         raise NoBackwardError(
             "step_fn never called backward() although the model is in training mode. Call "
             "loss.backward() inside step_fn, or call model.eval() first if this is meant to be an "
             "evaluation step."
         )
-    if not any(target.owns(optimizer) for optimizer in optimizers):
+    if not facts.had_gradients and not any(target.owns(optimizer) for optimizer in optimizers):
         raise NoOptimizerError(
             "no optimizer holds a parameter of this model, so nothing is trained. Build the "
             "optimizer from model.parameters() and step it inside step_fn, or pass optimizer=() "
             "if the step updates parameters by hand."
         )
+    return True

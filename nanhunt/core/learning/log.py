@@ -50,6 +50,7 @@ class OptimizerLog:
         zeroed: number of those after which they were, by anything but a backward adding to them.
         samples: (parameter, gradient, version) as last seen.
         touched: whether one of them was replaced or written since the last update.
+        added: whether a backward pass may have added to them since.
     """
 
     optimizer: Optimizer
@@ -69,6 +70,7 @@ class OptimizerLog:
     zeroed: int = 0
     samples: list[tuple[Tensor, Tensor, int]] = dataclasses.field(default_factory=list)
     touched: bool = False
+    added: bool = False
     _last_step: int = -1
     _first_rate: float = 0.0
 
@@ -82,9 +84,11 @@ class OptimizerLog:
                 without one.
         """
         if self.updates and self.samples:
+            # What backward did not make is written by hand, and so no sum over steps either.
+            replaced = any(parameter.grad is not grad for parameter, grad, _ in self.samples)
             self.known += 1
-            self.zeroed += self.touched
-        self.touched = False
+            self.zeroed += self.touched or replaced or not self.added
+        self.touched = self.added = False
         if not self.updates or step != self._last_step:
             if self.updates:
                 gap = step - self._last_step
@@ -187,6 +191,7 @@ class LearningLog:
         self._waiting = True
         for log in self.logs.values():
             log.follow()
+            log.added = True
 
     def before_zeroing(self, owner: Any) -> None:
         """An optimizer or a module zeroes gradients; unless an update used them, they are lost."""

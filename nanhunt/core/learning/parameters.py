@@ -228,6 +228,7 @@ def parameters_never_change(log: LearningLog) -> Finding | None:
         if (p := log.target.parameters[name]).requires_grad
         and p.grad is not None
         and id(p) not in owned
+        and p.dtype not in HALVES  # the others may be copies in float32, whose steps are smaller
     ]
     if inside:
         return finding(

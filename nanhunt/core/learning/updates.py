@@ -33,7 +33,7 @@ def optimizer_seldom_steps(log: LearningLog) -> Finding | None:
         return None
     (only,) = log.logs.values()
     shortest = only.shortest if only.shortest is not None else only.first_steps[0] + 1
-    expected = log.steps / shortest
+    expected = (log.steps - only.first_steps[0]) / shortest  # a memory may be filled before that
     if only.steps >= 0.5 * expected or expected < 4 or only.skipped > only.steps:
         return _skipped_mostly(log, only)
     without_backward = sum(count == 0 for count in log.backwards)

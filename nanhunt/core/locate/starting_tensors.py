@@ -14,7 +14,7 @@ from nanhunt.core.observe import op_table
 from nanhunt.core.observe.closeup import Closeup
 from nanhunt.core.observe.observer import Observer
 from nanhunt.core.program.target import Target
-from nanhunt.core.tensors.stats import plain_tensors, tensor_stats
+from nanhunt.core.tensors.stats import is_lazy, plain_tensors, tensor_stats
 from nanhunt.core.tensors.trees import named_parts
 from nanhunt.records.report import TensorStats
 
@@ -142,11 +142,14 @@ def items(
 ) -> Iterator[Item]:
     """Yields everything a step starts from, parameters first, the user's variables last."""
     for name, parameter in target.parameters.items():
+        if is_lazy(parameter):
+            continue  # without values until the step has run
         yield Item("parameter", name, name.rpartition(".")[0], parameter)
         if parameter.grad is not None:
             yield Item("gradient", f"gradient of {name}", None, parameter.grad)
     for name, buffer in target.buffers():
-        yield Item("buffer", name, name.rpartition(".")[0], buffer)
+        if not is_lazy(buffer):
+            yield Item("buffer", name, name.rpartition(".")[0], buffer)
     for optimizer in optimizers:
         for name, value in target.named_state(optimizer):
             yield Item("state", name, None, value)

@@ -17,6 +17,8 @@ from nanhunt.core.preflight.census import AutocastCensus, CallCensus, OpCensus, 
 from nanhunt.core.program.module_stack import ModuleStack, Place
 from nanhunt.core.program.source_lines import source_of
 from nanhunt.core.program.target import parameters_of
+from nanhunt.core.snapshot.data_source import DataSource
+from nanhunt.core.snapshot.reachable import Surroundings
 from nanhunt.core.tensors.dtypes import dtype_name
 from nanhunt.core.tensors.stats import count_bad, is_lazy
 from nanhunt.core.watch.present import bad_gradients, bad_state, seen_losses
@@ -39,6 +41,9 @@ _NORMS = (BatchNorm,)
 
 def preflight(model: Any, step_fn: Callable[..., Any], **options: Any) -> Preflight:
     """Runs one observed step, says what it is made of, and puts everything back.
+
+    What cannot be put back is a batch that an iterator has given: where the step, or `data`, goes
+    on with one that is held in a variable, training begins with the batch after it.
 
     Args:
         model: a module, or a dict or sequence of modules.
@@ -66,11 +71,15 @@ def preflight(model: Any, step_fn: Callable[..., Any], **options: Any) -> Prefli
         >>> [fact.kind for fact in nanhunt.preflight(model, step).warnings]
         ['result_thrown_away']
     """
-    flight = _PreflightStep(model, step_fn, progress=False, trials=False, **options)
-    with contextlib.closing(flight):
-        flight.step()
-        flight.rewind()
-        return flight.result
+    source = DataSource([options.get("data"), *Surroundings(step_fn).loaders])
+    try:
+        flight = _PreflightStep(model, step_fn, progress=False, trials=False, **options)
+        with contextlib.closing(flight):
+            flight.step()
+            flight.rewind()
+            return flight.result
+    finally:
+        source.restore()
 
 
 class _PreflightStep(HuntEngine):
@@ -108,9 +117,13 @@ class _PreflightStep(HuntEngine):
         sentinel = self._make_sentinel(activity, None)
         sentinel.before_backward, sentinel.after_update = None, None
         sentinel.after_backward = look
-        sentinel.before_update = lambda optimizer: (
-            None if sentinel._scaler_decides else self._note_gradients(optimizer)
-        )
+
+        def look_before_update(optimizer: Optimizer) -> None:
+            look()  # an update inside of backward uses its gradients up
+            if not sentinel._scaler_decides:
+                self._note_gradients(optimizer)
+
+        sentinel.before_update = look_before_update
         self._sentinel = sentinel
         with sentinel, contextlib.ExitStack() as stack:
             for watcher in (self._modules, self._autocast, self._ops, self._calls):
@@ -325,7 +338,7 @@ class _PreflightStep(HuntEngine):
         if facts.plain_step_with_scaler:
             text = "the loss was scaled, and optimizer.step() called instead of scaler.step()"
             yield Fact("plain_step_with_scaler", "warning", text)
-        if self._target.training and not facts.backwards:
+        if self._target.training and not facts.backwards and not facts.had_gradients:
             text = "no backward pass ran in this call of step_fn"
             if any(not loss.requires_grad for loss in facts.losses):
                 text += ", and the loss it returned has no graph"

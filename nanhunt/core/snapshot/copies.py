@@ -131,7 +131,7 @@ class Copies:
     def restore(self) -> None:
         """Writes the copies back."""
         for entry in self._entries.values():
-            if entry.copy is None:
+            if entry.copy is None or is_lazy(entry.tensor):  # it got its size in the step
                 continue
             memory = memory_of(entry.tensor)
             part = local_part(entry.tensor)

@@ -106,6 +106,8 @@ class Course:
         """Lets go of everything that was kept."""
         self.ring.release()
         self.tape = Tape()
+        if self.batches is not None:
+            self.batches.release()
 
 
 class Ring:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -58,3 +60,28 @@ class RandomState:
         if cuda is not None and len(cuda) != torch.cuda.device_count():
             cuda = None
         return cls(kept["python"], numpy, kept["cpu"], cuda)
+
+
+class Generators:
+    """The states of generators that the program has made itself."""
+
+    def __init__(self, generators: Iterable[Any]) -> None:
+        self._kept = [(g, _generator_state(g)) for g in generators]
+
+    def restore(self) -> None:
+        """Puts them back."""
+        for generator, state in self._kept:
+            if isinstance(generator, torch.Generator):
+                generator.set_state(state)
+            elif hasattr(generator, "setstate"):
+                generator.setstate(state)
+            else:
+                generator.bit_generator.state = state
+
+
+def _generator_state(generator: Any) -> Any:
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if hasattr(generator, "getstate"):
+        return generator.getstate()
+    return copy.deepcopy(generator.bit_generator.state)

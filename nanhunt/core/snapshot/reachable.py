@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
 
 from nanhunt.core.program.source_lines import is_user_code
 from nanhunt.core.program.target import innermost
@@ -77,8 +78,8 @@ class Surroundings:
     """Everything of interest within reach of a step function.
 
     Attributes:
-        optimizers, scalers, schedulers, modules, tensors, generators: what was found; scalers
-            only if they are enabled.
+        optimizers, scalers, schedulers, modules, tensors, generators, loaders: what was found;
+            scalers only if they are enabled.
         iterators: slots that hold a Python iterator.
         variables: slots that hold a value the step may replace (counters).
         named: tensors in variables of the functions, by the variable's name.
@@ -92,6 +93,7 @@ class Surroundings:
         self.modules: list[nn.Module] = []
         self.tensors: list[Tensor] = []
         self.generators: list[Any] = []
+        self.loaders: list[DataLoader[Any]] = []
         self.iterators: list[Slot] = []
         self.variables: list[Slot] = []
         self.containers: list[Any] = []
@@ -129,6 +131,8 @@ class Surroundings:
             if isinstance(value, kind):
                 found.append(value)
                 return
+        if isinstance(value, DataLoader):
+            self.loaders.append(value)
         if type(value).__name__ in ("ReduceLROnPlateau", "AcceleratedScheduler"):
             self.schedulers.append(value)
         elif type(value).__module__ == "random" or type(value).__module__.startswith("numpy."):

@@ -8,10 +8,9 @@ optimizer keeps of them is twice as much and only its own update writes it: copi
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
@@ -19,7 +18,8 @@ from torch.optim import Optimizer
 from nanhunt.core.attached.uninterrupted import uninterrupted
 from nanhunt.core.program.target import Target, parameters_of
 from nanhunt.core.snapshot.copies import Copies, NoMemoryError, check_room
-from nanhunt.core.snapshot.random_state import RandomState
+from nanhunt.core.snapshot.lazily import LazyState
+from nanhunt.core.snapshot.random_state import Generators, RandomState
 from nanhunt.core.snapshot.reachable import ContainerState, Slot, Surroundings, stands_for
 from nanhunt.core.tensors.stats import plain_tensors
 from nanhunt.torch_private import SCALER_STATES, buffers_in, parameters_in, scaler_states
@@ -68,7 +68,7 @@ class _OptimizerState:
     """Hyperparameters and the structure of the state; its tensors are copied elsewhere."""
 
     def __init__(self, optimizer: Optimizer) -> None:
-        self._optimizer = optimizer
+        self.optimizer = optimizer
         self._groups = [
             {k: list(v) if type(v) is list else v for k, v in group.items()}
             for group in optimizer.param_groups
@@ -86,11 +86,11 @@ class _OptimizerState:
     def restore(self) -> None:
         for live_list, items in self._lists:
             live_list[:] = items
-        groups = self._optimizer.param_groups
+        groups = self.optimizer.param_groups
         del groups[len(self._groups) :]
         for live, kept in zip(groups, self._groups, strict=True):
             _put_back(live, kept)
-        state = self._optimizer.state
+        state = self.optimizer.state
         for key in [key for key in state if key not in self._state]:
             del state[key]
         for key, value in self._state.items():
@@ -124,28 +124,6 @@ class ScalerState:
         states.clear()
         for number, kept in self._per_optimizer.items():
             states[number].update(kept)
-
-
-class _Generators:
-    def __init__(self, generators: Sequence[Any]) -> None:
-        self._kept = [(g, _generator_state(g)) for g in generators]
-
-    def restore(self) -> None:
-        for generator, state in self._kept:
-            if isinstance(generator, torch.Generator):
-                generator.set_state(state)
-            elif hasattr(generator, "setstate"):
-                generator.setstate(state)
-            else:
-                generator.bit_generator.state = state
-
-
-def _generator_state(generator: Any) -> Any:
-    if isinstance(generator, torch.Generator):
-        return generator.get_state()
-    if hasattr(generator, "getstate"):
-        return generator.getstate()
-    return copy.deepcopy(generator.bit_generator.state)
 
 
 class Snapshot:
@@ -199,10 +177,11 @@ class Snapshot:
         self._stepped, self._parameters_taken = set(), False
         modules = {id(m): m for m in (*self._target.modules.values(), *self._other_modules())}
         self._plain = [
+            LazyState(modules.values()),
             _Modules(modules.values()),
-            *(_OptimizerState(optimizer) for optimizer in self._optimizers),
+            *(_OptimizerState(optimizer) for optimizer in self._all_optimizers()),
             *(ScalerState(scaler) for scaler in self._scalers),
-            _Generators(self._around.generators),
+            Generators(self._around.generators),
             ContainerState(self._around.containers),
             RandomState.now(),
         ]
@@ -248,16 +227,21 @@ class Snapshot:
     def before_optimizer(self, optimizer: Optimizer) -> None:
         """Copies what this optimizer is about to write, once per step.
 
-        That is its state, and those of its parameters that are not taken yet.
+        That is its state, and those of its parameters that are not taken yet. An optimizer that
+        nobody knew of when the step began has not been touched before this either.
         """
         if self.missing or id(optimizer) in self._stepped:
             return
+        kept = (p.optimizer for p in self._plain if isinstance(p, _OptimizerState))
+        if all(known is not optimizer for known in kept):
+            self._plain.append(_OptimizerState(optimizer))
         copies = self._by_optimizer.setdefault(id(optimizer), Copies(check_writes=False))
         try:
             with uninterrupted():  # half-made copies must never be written back
                 late = parameters_of(optimizer)
                 if self._parameters_taken:  # it may be new since then
-                    late = [p for p in late if p not in self._optimized]
+                    taken = (self._optimized, self._at_start)
+                    late = [p for p in late if not any(p in copies for copies in taken)]
                 copies.take([*late, *self._optimizer_tensors([optimizer])])
                 self._stepped.add(id(optimizer))
         except NoMemoryError as error:
@@ -282,7 +266,7 @@ class Snapshot:
                 slot.put(value)
         for parameter, grad, requires_grad in self._grads:
             parameter.grad = grad
-            parameter.requires_grad_(requires_grad)
+            parameter.requires_grad = requires_grad
         self._at_start.restore()
         self._gradients.restore()
         if self._parameters_taken:
@@ -329,9 +313,14 @@ class Snapshot:
         found: dict[int, Tensor] = {
             id(p): p for m in modules for p in parameters_in(m).values() if p is not None
         }
-        for optimizer in self._optimizers:
+        for optimizer in self._all_optimizers():
             found.update((id(p), p) for p in parameters_of(optimizer))
         return list(found.values())
+
+    def _all_optimizers(self) -> list[Optimizer]:
+        """Those that are known, and those within reach, which may join when they step."""
+        every = (*self._optimizers, *self._around.optimizers)
+        return list({id(optimizer): optimizer for optimizer in every}.values())
 
     def _written_at_any_time(
         self, modules: Iterable[nn.Module], parameters: list[Tensor]
@@ -362,6 +351,6 @@ def end_state(snapshot: Snapshot) -> Snapshot:
     present = Snapshot(snapshot._target, snapshot._around, snapshot._optimizers, snapshot._scalers)
     present.missing = snapshot.missing
     present.begin()
-    for optimizer in present._optimizers:
+    for optimizer in present._all_optimizers():
         present.before_optimizer(optimizer)
     return present

@@ -176,6 +176,13 @@ class Batches:
             return False
         return True
 
+    def release(self) -> None:
+        """Lets go of every batch and of their source, whose workers may end."""
+        self._source = iter(())
+        self._ahead.clear()
+        self._past.clear()
+        self._own = self.current = None
+
     def _look_ahead(self, count: int) -> bool:
         with self._tape.not_recorded():  # these are kept here
             missing = max(count - len(self._ahead), 0)

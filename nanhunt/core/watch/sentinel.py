@@ -27,7 +27,7 @@ from nanhunt.core.attached.ours import ours
 from nanhunt.core.attached.patches import is_elsewhere, patch
 from nanhunt.core.attached.uninterrupted import uninterrupted
 from nanhunt.core.observe.observer import Activity, Observer
-from nanhunt.core.program.target import Target, innermost
+from nanhunt.core.program.target import Target, innermost, parameters_of
 from nanhunt.core.snapshot.snapshot import Snapshot
 from nanhunt.core.tensors.stats import (
     count_bad,
@@ -278,6 +278,9 @@ class Sentinel:
             snapshot = self._snapshot
             self.quietly(lambda: snapshot.before_optimizer(optimizer))
         self.facts.stepped.append(optimizer)
+        if not self.facts.had_gradients:
+            grads = (parameter.grad for parameter in parameters_of(optimizer))
+            self.facts.had_gradients = any(grad is not None for grad in grads)
         self.facts.plain_step_with_scaler |= self.facts.scaled and not self._in_scaler_step
         undoable = self._snapshot is not None and not self._snapshot.missing
         carried_on = type(optimizer) in _CARRY_GRADIENTS_ON and undoable and not self._exact
@@ -333,8 +336,9 @@ class Sentinel:
             # Gradients that wait for a later update are not to be lost by then.
             for optimizer in self._optimizers:
                 self._check_gradients(optimizer)
-        if not self._optimizers or self._exact:
-            # Parameters that no optimizer updates: by hand, or as somebody's running average.
+        if self._exact or not any(map(self._target.owns, self._optimizers)):
+            # Parameters that no optimizer updates: by hand, from copies that one does update, or
+            # as somebody's running average.
             self._check("parameter", "parameters", self._target.parameters.items())
         buffers = [(n, b) for n, b in self._target.buffers() if n not in self._acquitted]
         self._check("buffer", "buffers", buffers)

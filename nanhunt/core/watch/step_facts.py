@@ -51,6 +51,7 @@ class StepFacts:
         self.backwards = 0
         self.losses: list[Tensor] = []
         self.stepped: list[Optimizer] = []
+        self.had_gradients = False  # whether an update was given any
         self.skipped: list[tuple[GradScaler, Optimizer]] = []
         self.screens: dict[str, Tensor] = {}
         self.suspects: list[str] = []

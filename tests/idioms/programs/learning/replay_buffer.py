@@ -13,6 +13,7 @@ model = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 2))
 target = copy.deepcopy(model)
 optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
 memory = deque(maxlen=50)
+# allows: no_backward
 state = torch.randn(3)
 
 for step in range(30):
