@@ -32,14 +32,11 @@ WHY: dict[str, str] = {
         "attention/cell/fault attention/hunt/fault attention/run/fault causal_language/cell/fault "
         "causal_language/hunt/fault causal_language/run/fault"
     ),
-    "a closure first calls the model inside of optimizer.step, where the script's watch begins": (
-        "closure_sgd/run closure_sgd/run/fault lbfgs/run lbfgs/run/fault"
-    ),
     "a parameter written through .data during forward is not undone": (
         "codebook_parameter/stepped"
     ),
-    "dynamo meets something of ours in the compiled region, and warns": (
-        "compiled_aot/guard compiled_function/guard compiled_function/run compiled_function/stepped"
+    "dynamo compiles the functions of ours that the observed first step calls, and warns": (
+        "compiled_function/cell compiled_function/hunt compiled_function/stepped"
     ),
     "a loop that is watched from outside is not asked whether it learns": (
         "detached_loss/run/fault"
@@ -49,11 +46,6 @@ WHY: dict[str, str] = {
     ),
     "an expanded tensor cannot be written back": (
         "expanded_buffer/hunt/fault expanded_buffer/preflight expanded_buffer/stepped"
-    ),
-    "nothing is watched where no module that holds the parameters is called": (
-        "float16_by_hand/run float16_by_hand/run/fault forward_bypassed/run "
-        "forward_bypassed/run/fault func_grad/run gaussian_process/run one_op/run "
-        "one_op/run/fault parameters_only/run parameters_only/run/fault per_sample_gradients/run"
     ),
     "gradients of torch.func or autograd.grad, written to .grad, are no backward to it": (
         "func_grad/hunt func_grad/preflight func_grad/stepped gradient_surgery/hunt "
@@ -89,7 +81,6 @@ WHY: dict[str, str] = {
         "replay_buffer/cell replay_buffer/cell/fault replay_buffer/hunt replay_buffer/hunt/fault "
         "replay_buffer/preflight replay_buffer/stepped"
     ),
-    "a scripted module takes no forward pre-hook": "scripted/guard",
     "a bad loss whose batch the script leaves out itself is not seen": (
         "skip_nonfinite_by_hand/run/fault"
     ),

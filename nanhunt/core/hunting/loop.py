@@ -116,6 +116,7 @@ class LoopHunt:
                 thrown_away=True,
             )
             self._sentinel.after_update = self._sentinel.after_skip = self._end_of_step
+            self._sentinel.on_failure = self._own_failure
             self._sentinel.__enter__()
             if self._observer is not None:
                 self._observer.__enter__()
@@ -147,6 +148,10 @@ class LoopHunt:
         try:
             watching()
         except Exception as error:  # noqa: BLE001  whatever it is, the loop did not raise it
+            self._own_failure(error)
+
+    def _own_failure(self, error: Exception) -> None:
+        if not self._ledger.failed:  # the first is the one that tells
             self._ledger.own_failure(error, _FAILED)
 
     # -- while the loop runs --------------------------------------------------------------------

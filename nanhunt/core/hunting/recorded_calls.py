@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nanhunt.core.attached.patches import unpatched
+from nanhunt.core.attached.patches import uncompiled, unpatched
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.core.tensors.devices import COMMON_AUTOCAST
 from nanhunt.core.tensors.stats import count_bad, is_bad, plain_tensors
@@ -53,8 +53,8 @@ class RecordedCalls:
         for root in roots:
             if not isinstance(root, torch.jit.ScriptModule):
                 self._handles += [
-                    root.register_forward_pre_hook(self._note_call, with_kwargs=True),
-                    root.register_forward_hook(self._note_output),
+                    root.register_forward_pre_hook(uncompiled(self._note_call), with_kwargs=True),
+                    root.register_forward_hook(uncompiled(self._note_output)),
                 ]
 
     def detach(self) -> None:
