@@ -25,9 +25,6 @@ WHY: dict[str, str] = {
         "loader_workers/preflight next_of_iterator/preflight own_hooks/preflight "
         "own_patch/preflight read_ahead_attribute/preflight read_ahead_list/preflight"
     ),
-    "what the loop computes and gives to the model is called data of the batch": (
-        "adversarial_examples/run/fault running_statistics/run/fault three_models/run/fault"
-    ),
     "a +Inf that the fault makes of a mask's -Inf is taken for the mask's": (
         "attention/cell/fault attention/hunt/fault attention/run/fault causal_language/cell/fault "
         "causal_language/hunt/fault causal_language/run/fault"
@@ -68,9 +65,6 @@ WHY: dict[str, str] = {
     "the observer's mode is left from inside of a backward pass": "in_backward/cell",
     "gradients used up inside of backward are taken for none": "in_backward/preflight",
     "what a preflight materializes stays so": "lazy/preflight",
-    "outputs that are bad in the first step already are not located": (
-        "lora/run/fault sampling_inside/run/fault"
-    ),
     "a loop without any update has no step that is watched, and is called healthy": (
         "optimizer_step_missing/cell/fault optimizer_step_missing/run/fault"
     ),

@@ -217,6 +217,9 @@ class _ScriptHunt(LoopHunt):
         except bundles.NOT_WRITTEN as error:
             self.trouble = str(error)
 
+    def _handed_out(self) -> list[Any]:
+        return self._tape.batches()[0]
+
     def _content(self, bad: Iterable[str]) -> dict[str, Any]:
         """The state stands at the start of the step."""
         calls = [(call.args, call.kwargs) for call in self._calls.calls]

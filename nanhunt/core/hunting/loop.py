@@ -25,12 +25,13 @@ from nanhunt.core.hunting.own_failures import noted
 from nanhunt.core.hunting.progress import Progress
 from nanhunt.core.hunting.recorded_calls import RecordedCalls
 from nanhunt.core.locate.finding import sink_finding
+from nanhunt.core.observe import op_table
 from nanhunt.core.observe.observer import Activity, Observer
 from nanhunt.core.program.target import Target
 from nanhunt.core.snapshot.reachable import Surroundings
 from nanhunt.core.snapshot.snapshot import Snapshot
 from nanhunt.core.snapshot.tape import Tape
-from nanhunt.core.tensors.stats import count_bad
+from nanhunt.core.tensors.stats import count_bad, is_bad, plain_tensors
 from nanhunt.core.watch.present import confirmed, seen_losses
 from nanhunt.core.watch.raised import held_when_raised
 from nanhunt.core.watch.replay import Replayer
@@ -38,6 +39,9 @@ from nanhunt.core.watch.sentinel import Sentinel
 from nanhunt.core.watch.step_facts import Sink, StepFacts
 from nanhunt.records.report import Finding, Report
 
+_TO_GET_THE_LINE = (
+    "Put the step in a function and hunt that with `%nanhunt model step_fn` to get the line."
+)
 _FAILED = "nanhunt itself failed and stopped watching"
 
 
@@ -293,12 +297,40 @@ class LoopHunt:
         finding = investigation.locate("symptom")
         if finding is None and not facts.sinks:
             return None  # the loop's own code made what it looks at, and may have thrown it away
-        if finding is None or (finding.phase == "data" and not self._calls.bad_inputs()):
-            finding = self._outside_model(facts, losses)
+        if finding is not None and finding.phase == "data" and self._calls.bad_inputs():
+            if not any(map(is_bad, plain_tensors(self._handed_out()))):
+                finding = self._of_input(facts, finding)
+        elif finding is None or finding.phase == "data":
+            finding = self._behind_outputs(investigation) or self._outside_model(facts, losses)
         self._ledger.notes.append(
             "replayed from the model's recorded inputs; the loop around it was not run again"
         )
         return finding
+
+    def _handed_out(self) -> list[Any]:
+        """The batches of this step, as far as somebody has seen them."""
+        return []
+
+    def _behind_outputs(self, investigation: Investigation) -> Finding | None:
+        """Where arithmetic of the model's made a -Inf that it returned; a written one is a mask."""
+        if not self._calls.outputs_bad:
+            return None
+        self._calls.exact = True
+        finding = investigation.locate("symptom")
+        if finding is None or finding.phase != "forward" or finding.op is None:
+            return None
+        return None if op_table.packet(finding.op) in op_table.WRITES_CONSTANTS else finding
+
+    def _of_input(self, facts: StepFacts, finding: Finding) -> Finding:
+        """What is known where the model was given something bad that nobody has seen before."""
+        return dataclasses.replace(
+            sink_finding(facts, self._ledger.steps_run - 1),
+            kind=finding.kind,
+            phase="loop",
+            inputs=finding.inputs[:1] if finding.tensor else (),
+            explanation="The model was called with an input that was not finite: the data were so "
+            f"already, or the loop's own code made that of them. {_TO_GET_THE_LINE}",
+        )
 
     def _outside_model(self, facts: StepFacts, losses: list[Sink]) -> Finding:
         seen = sink_finding(facts, self._ledger.steps_run - 1)
@@ -316,8 +348,7 @@ class LoopHunt:
         return dataclasses.replace(
             seen,
             explanation=f"The model's outputs, when it was run again on the same inputs, were "
-            f"finite; {where}: it happened in the loop's own code. Put the step in a function and "
-            "hunt that with `%nanhunt model step_fn` to get the line.",
+            f"finite; {where}: it happened in the loop's own code. {_TO_GET_THE_LINE}",
         )
 
 

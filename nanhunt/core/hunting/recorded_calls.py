@@ -40,12 +40,13 @@ class RecordedCalls:
     Attributes:
         calls: those of this step, in order.
         outputs_bad: whether an output was not finite when they were run again.
+        exact: whether a -Inf in an output counts as bad too; it may be a mask in the logits.
     """
 
     def __init__(self, before_first: Callable[[], None]) -> None:
         self._before_first = before_first
         self.calls: list[RecordedCall] = []
-        self.outputs_bad = False
+        self.outputs_bad = self.exact = False
         self._handles: list[Any] = []
 
     def attach(self, roots: Iterable[nn.Module]) -> None:
@@ -95,7 +96,7 @@ class RecordedCalls:
             for tensor in tensors:
                 nan, posinf, neginf = count_bad(tensor)
                 self.outputs_bad |= bool(nan or posinf or neginf)
-                if nan or posinf:  # -Inf alone may be a mask in the logits
+                if nan or posinf or (neginf and self.exact):
                     bad.append(tensor)
             # Behind a bad output the gradients that came back tell nothing: they were bad for it.
             if pairs and not bad:
