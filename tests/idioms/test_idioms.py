@@ -62,7 +62,6 @@ WHY: dict[str, str] = {
         "half_master_weights/hunt/fault half_master_weights/run half_master_weights/run/fault "
         "half_master_weights/stepped"
     ),
-    "the observer's mode is left from inside of a backward pass": "in_backward/cell",
     "gradients used up inside of backward are taken for none": "in_backward/preflight",
     "what a preflight materializes stays so": "lazy/preflight",
     "a loop without any update has no step that is watched, and is called healthy": (

@@ -120,6 +120,7 @@ class LoopHunt:
                 thrown_away=True,
             )
             self._sentinel.after_update = self._sentinel.after_skip = self._end_of_step
+            self._sentinel.after_backward = self._after_backward
             self._sentinel.on_failure = self._own_failure
             self._sentinel.__enter__()
             if self._observer is not None:
@@ -191,9 +192,15 @@ class LoopHunt:
             raise _Caught
         self._ledger.steps_run += 1
         self._progress.show(self._ledger.steps_run, 0, "watching")
-        self._stop_observing()
+        if not self._sentinel.activity.in_backward():  # a mode ends where it has begun
+            self._stop_observing()
         self._snapshot.settle()
         self._begin()
+
+    def _after_backward(self) -> None:
+        """Optimizers that step inside of a backward pass have ended the first step in there."""
+        if self._ledger.steps_run:
+            self._stop_observing()
 
     def _finish(self) -> StepFacts:
         if self._observer is not None:
