@@ -64,9 +64,6 @@ WHY: dict[str, str] = {
     ),
     "gradients used up inside of backward are taken for none": "in_backward/preflight",
     "what a preflight materializes stays so": "lazy/preflight",
-    "a loop without any update has no step that is watched, and is called healthy": (
-        "optimizer_step_missing/cell/fault optimizer_step_missing/run/fault"
-    ),
     "what the program's hooks and patches count is not put back with an undone step": (
         "own_hooks/stepped own_patch/stepped"
     ),

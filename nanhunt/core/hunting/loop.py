@@ -24,6 +24,7 @@ from nanhunt.core.hunting.ledger import Ledger, listed, working_scalers
 from nanhunt.core.hunting.own_failures import noted
 from nanhunt.core.hunting.progress import Progress
 from nanhunt.core.hunting.recorded_calls import RecordedCalls
+from nanhunt.core.learning import LearningLog, never_stepped
 from nanhunt.core.locate.finding import sink_finding
 from nanhunt.core.observe import op_table
 from nanhunt.core.observe.observer import Activity, Observer
@@ -97,6 +98,8 @@ class LoopHunt:
         self._caught: StepFacts | None = None
         self._started = 0.0
         self._raised: list[Sink] = []  # what the loop held when it raised
+        self._learning: LearningLog | None = None  # of a loop that has not updated yet
+        self._zeroings = 0  # by optimizers of the model
 
     @property
     def report(self) -> Report:
@@ -121,11 +124,13 @@ class LoopHunt:
             )
             self._sentinel.after_update = self._sentinel.after_skip = self._end_of_step
             self._sentinel.after_backward = self._after_backward
+            self._sentinel.before_zeroing = self._before_zeroing
             self._sentinel.on_failure = self._own_failure
             self._sentinel.__enter__()
             if self._observer is not None:
                 self._observer.__enter__()
         self._cautiously(self._begin)
+        self._learning = LearningLog(self._target, [], [])
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, _traceback: Any) -> bool:
@@ -171,6 +176,10 @@ class LoopHunt:
         """What the loop itself writes into parameters before that is no part of a replay."""
         self._sentinel.quietly(self._snapshot.take_parameters)
 
+    def _before_zeroing(self, owner: Any) -> None:
+        if self._learning is not None and isinstance(owner, Optimizer):
+            self._zeroings += self._target.owns(owner)
+
     def _end_of_step(self, _optimizer: Optimizer) -> None:
         if not self._ledger.failed:
             self._cautiously(self._next_step)
@@ -188,6 +197,7 @@ class LoopHunt:
         else:
             self._ledger.step_seconds.append(seconds)
         self._look(facts)
+        self._learning = None
         if self._caught is not None:
             raise _Caught
         self._ledger.steps_run += 1
@@ -253,7 +263,12 @@ class LoopHunt:
             error: the exception that ended the loop, ours or its own.
         """
         if error is None:
-            self._look(self._sentinel.finish())
+            facts = self._sentinel.finish()
+            self._look(facts)
+            if self._learning is not None and self._caught is None:
+                finding = never_stepped(self._learning, self._zeroings, facts.backwards)
+                if finding is not None:
+                    self._ledger.add(finding)
         elif isinstance(error, Exception) and not is_ours(error):
             self._look_at_raised(error)
         if self._caught is not None:
