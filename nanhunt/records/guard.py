@@ -48,8 +48,9 @@ class GuardReport(Record):
         interrupted: whether the user stopped the loop.
         status: what it comes to: `"healthy"` (steps were checked, and nothing went bad),
             `"finding"` (steps went bad), `"interrupted"` (by the user or by an exception of the
-            loop's own, and nothing went bad until then) or `"nothing_watched"`. Worked out from
-            the other fields when it is not given.
+            loop's own, and nothing went bad until then), `"internal_error"` (nanhunt itself
+            failed, and nothing went bad until then) or `"nothing_watched"`. Worked out from the
+            other fields when it is not given.
     """
 
     FORMAT: ClassVar[str] = "nanhunt.guard"

@@ -33,6 +33,8 @@ def _verdict(report: GuardReport) -> str:
         return f"{steps(report.steps)}, nothing went bad"
     if report.status == "interrupted":
         return cut_short(report.steps, by_hand=report.interrupted)
+    if report.status == "internal_error":
+        return f"nanhunt itself failed after {steps(report.checks)}; the loop went on unwatched"
     if report.status == "nothing_watched":
         return f"Nothing was watched: {steps(report.steps)}, none checked"
     counted = ", ".join(f"{count:,} {action}" for action, count in report.counts.items())

@@ -69,3 +69,31 @@ def test_a_patch_that_the_script_has_put_around_the_own_one_stays() -> None:
     assert calls == [net] * 3
     assert watch.report is not None
     assert watch.report.steps_run == 3
+
+
+@pytest.mark.parametrize("closure", [False, True])
+def test_weights_of_which_no_module_is_called_before_their_update_are_watched(
+    closure: bool,
+) -> None:
+    net = torch.nn.Linear(2, 1)
+    with script.ScriptRun(None) as watch:
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+
+        def loss() -> torch.Tensor:
+            optimizer.zero_grad()
+            scale = 0.0 if watch.report is not None and watch.report.steps_run == 2 else 1.0
+            out = net(torch.ones(1, 2)) if closure else torch.ones(1, 2) @ net.weight.T
+            value = out.div(scale).sum()
+            value.backward()
+            return value
+
+        for _ in range(4):
+            if closure:
+                optimizer.step(loss)
+            else:
+                loss()
+                optimizer.step()
+    assert watch.report is not None
+    assert watch.report.finding is not None
+    assert watch.report.finding.step == 2
+    assert not optimizer._optimizer_step_pre_hooks

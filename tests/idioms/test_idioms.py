@@ -23,42 +23,28 @@ WHY: dict[str, str] = {
         "cycle_generator/preflight next_of_iterator/preflight read_ahead_attribute/preflight "
         "read_ahead_list/preflight"
     ),
-    "what the loop computes and gives to the model is called data of the batch": (
-        "adversarial_examples/run/fault running_statistics/run/fault three_models/run/fault"
-    ),
-    "a closure first calls the model inside of optimizer.step, where the script's watch begins": (
-        "closure_sgd/run closure_sgd/run/fault lbfgs/run lbfgs/run/fault"
-    ),
     "dynamo meets something of ours in the compiled region, and warns": (
-        "compiled_aot/guard compiled_function/guard compiled_function/run compiled_function/stepped"
+        "compiled_function/stepped"
     ),
     "a loop that is watched from outside is not asked whether it learns": (
         "detached_loss/run/fault"
     ),
     "nothing is watched where no module that holds the parameters is called": (
-        "float16_by_hand/run float16_by_hand/run/fault forward_bypassed/run "
-        "forward_bypassed/run/fault func_grad/run gaussian_process/run "
-        "gaussian_process/run/fault one_op/run one_op/run/fault parameters_only/run "
-        "parameters_only/run/fault per_sample_gradients/run"
+        "gaussian_process/run/fault"
     ),
     "the optimizer holds copies of the model's parameters, which is refused": (
         "half_master_weights/run half_master_weights/run/fault"
-    ),
-    "the observer's mode is left from inside of a backward pass": "in_backward/cell",
-    "outputs that are bad in the first step already are not located": (
-        "lora/run/fault sampling_inside/run/fault"
-    ),
-    "a loop without any update has no step that is watched, and is called healthy": (
-        "optimizer_step_missing/cell/fault optimizer_step_missing/run/fault"
     ),
     # Nothing that the step names leads there, and to search every function that hangs on torch and
     # on the modules for what it may keep would enter what belongs to other tools.
     "what the program's own hooks and patches count is not put back with an undone step": (
         "own_hooks/preflight own_hooks/stepped own_patch/preflight own_patch/stepped"
     ),
-    "a scripted module takes no forward pre-hook": "scripted/guard",
     "a bad loss whose batch the script leaves out itself is not seen": (
         "skip_nonfinite_by_hand/run/fault"
+    ),
+    "dynamo compiles the functions of ours that the observed first step calls, and warns": (
+        "compiled_function/cell compiled_function/hunt"
     ),
 }
 KNOWN = {name: why for why, names in WHY.items() for name in names.split()}

@@ -1,30 +1,30 @@
-"""Marks failures of nanhunt's own that go through the user's code on their way out."""
+"""Failures of nanhunt's own in what the user's code calls unknowingly: hooks and patches."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Iterator
 
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 _MARK = "_nanhunt_own"
 
 
-def ours(hook: Callable[_P, _T]) -> Callable[_P, _T]:
-    """For a hook that only watches: what it raises is not the user's, whose call brought it up."""
+@contextlib.contextmanager
+def ours(instead: Callable[[Exception], None] | None = None) -> Iterator[None]:
+    """What is raised in the block is not the user's, whose call brought it up.
 
-    @functools.wraps(hook)
-    def marked(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        try:
-            return hook(*args, **kwargs)
-        except Exception as error:
-            with contextlib.suppress(AttributeError):  # an exception that has no room for it
-                setattr(error, _MARK, True)
-            raise
-
-    return marked
+    Args:
+        instead: called with it, so that the user's code goes on; what that raises in turn does
+            go through. None to raise it, marked.
+    """
+    try:
+        yield
+    except Exception as error:
+        if instead is not None:
+            instead(error)
+            return
+        with contextlib.suppress(AttributeError):  # an exception that has no room for it
+            setattr(error, _MARK, True)
+        raise
 
 
 def is_ours(error: BaseException) -> bool:

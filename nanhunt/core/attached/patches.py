@@ -22,8 +22,10 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from nanhunt.core.attached.uninterrupted import uninterrupted
-from nanhunt.torch_private import current_node
+from nanhunt.torch_private import compiler_loaded, current_node
 
 # The function through which a patched function is called; who walks the stack knows it by name.
 PATCHED_CALL = "patched_call"
@@ -133,6 +135,8 @@ def patch(
 
         @functools.wraps(placed.original)
         def patched_call(*args: Any, **kwargs: Any) -> Any:
+            if torch.compiler.is_compiling():  # dynamo would trace what watches, and warn
+                return original(*args, **kwargs)
             watched = placed.watched
             if watched is None:
                 clear(owner, name)
@@ -165,6 +169,13 @@ def unpatched(owner: Any, name: str) -> Any:
 def is_elsewhere(thread: int) -> bool:
     """Whether this thread is neither that one nor of a backward pass."""
     return threading.get_ident() != thread and current_node() is None
+
+
+def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What compiled code calls as it is, where dynamo would trace into it and warn."""
+    if not compiler_loaded():
+        return function
+    return torch.compiler.disable(function)  # type: ignore[no-any-return]
 
 
 def _taking_self(owner: Any, function: Any) -> Callable[..., Any]:

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from nanhunt.core.attached.ours import ours
 from nanhunt.core.attached.uninterrupted import uninterrupted
 from nanhunt.core.guard import bundle as bundles
 from nanhunt.core.guard.policies import STOPPED, BadStep, Policy
 from nanhunt.core.guard.undo import Undo
 from nanhunt.core.guard.watch import StepBoundaries
 from nanhunt.core.hunting.ledger import Ledger
+from nanhunt.core.hunting.own_failures import for_its_authors
 from nanhunt.core.program.target import Target
 from nanhunt.core.snapshot.installed import Installed
 from nanhunt.core.snapshot.reachable import Surroundings
 from nanhunt.core.watch.present import bad_state, confirmed
 from nanhunt.core.watch.sentinel import Sentinel
 from nanhunt.core.watch.step_facts import Sink, StepFacts, names
-from nanhunt.errors import GuardStoppedError, PoisonedStateError
+from nanhunt.errors import GuardStoppedError, NanhuntError, PoisonedStateError
 from nanhunt.records.guard import GuardEvent, GuardReport
 
 _EVENTS_KEPT = 100
@@ -50,10 +52,10 @@ class Guard:
         self._boundaries = StepBoundaries(
             target,
             optimizers,
-            self._begin,
-            self._end,
-            self._left_out,
-            self._undo.snapshot.before_optimizer,
+            self._cautious(self._begin),
+            self._cautious(self._end),
+            self._cautious(self._left_out),
+            self._cautious(self._undo.snapshot.before_optimizer),
         )
         self._sentinel = self._make_sentinel()
         self._stack = contextlib.ExitStack()
@@ -75,6 +77,7 @@ class Guard:
         """What it has done so far."""
         at_hand = self._boundaries.open and bool(self._boundaries.stepped or self._bad)
         cut_short = self._ended_by is not None and not self._counts and self._stopped is None
+        failed = self._sentinel.off and not self._counts and self._stopped is None
         return GuardReport(
             steps=self._steps + at_hand,
             checks=self._checks,
@@ -84,7 +87,7 @@ class Guard:
             notes=tuple(dict.fromkeys(self._notes)),
             interrupted=self._ended_by is not None
             and issubclass(self._ended_by, KeyboardInterrupt),
-            status="interrupted" if cut_short else "",
+            status="internal_error" if failed else "interrupted" if cut_short else "",
         )
 
     @property
@@ -157,7 +160,39 @@ class Guard:
         sentinel.before_backward = self._boundaries.before_backward
         sentinel.after_update = self._after_update
         sentinel.after_skip = self._after_skip
+        sentinel.on_failure = self._own_failure
         return sentinel
+
+    def _cautious(self, watching: Callable[..., None]) -> Callable[..., None]:
+        """Something of nanhunt's whose failure must not end the loop."""
+
+        def called(*args: Any) -> None:
+            if not self._sentinel.off:
+                with ours(self._own_failure):
+                    watching(*args)
+
+        return called
+
+    def _own_failure(self, error: Exception) -> None:
+        """Nanhunt itself failed: it stops watching, and the loop goes on.
+
+        Raises:
+            GuardStoppedError: a bad step was being dealt with, and nobody else will.
+            Exception: other ranks wait for this one.
+        """
+        if isinstance(error, NanhuntError) or has_ranks():
+            raise error
+        told = f"nanhunt itself failed and stopped watching: {for_its_authors(error)}"
+        self._sentinel.off = True
+        self._notes.append(f"{told}. Please send this line to nanhunt's authors")
+        if self._bad:
+            self._stop(GuardStoppedError(f"step {self._steps} was bad, and {told}"))
+
+    def _stop(self, error: GuardStoppedError) -> NoReturn:
+        self._stopped = error
+        if self._leaves:
+            self.__exit__(GuardStoppedError, error, None)
+        raise error
 
     def _set_checking(self, on: bool) -> None:
         if on != self._checking:
@@ -255,10 +290,7 @@ class Guard:
         if len(self._events) < _EVENTS_KEPT:
             self._events.append(event)
         if trouble:
-            self._stopped = GuardStoppedError(f"{trouble}; {event}")
-            if self._leaves:
-                self.__exit__(GuardStoppedError, self._stopped, None)
-            raise self._stopped
+            self._stop(GuardStoppedError(f"{trouble}; {event}"))
 
     def _bound(self) -> str:
         """Why the loop has to end although the step could be dealt with, or an empty string."""
@@ -310,10 +342,15 @@ class Guard:
 
 def any_rank(bad: bool, target: Target) -> bool:
     """Whether the step is bad on this rank of a distributed run or another: all act alike."""
-    ranks = torch.distributed
-    if not (ranks.is_available() and ranks.is_initialized() and ranks.get_world_size() > 1):
+    if not has_ranks():
         return bad
     device = next(iter(target.parameters.values())).device
     flag = torch.tensor(float(bad), device=device)
-    ranks.all_reduce(flag, ranks.ReduceOp.MAX)
+    torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
     return bool(flag.item())
+
+
+def has_ranks() -> bool:
+    """Whether there are other processes in this run."""
+    ranks = torch.distributed
+    return ranks.is_available() and ranks.is_initialized() and ranks.get_world_size() > 1

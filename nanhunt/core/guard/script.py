@@ -1,8 +1,9 @@
 """A script, run as Python would run it, with its training watched from outside.
 
 Nothing is known of the script's model. The first time that a module is called with gradients on
-while there is an optimizer, the modules that hold the optimizers' parameters are looked up, and
-from then on the loop is watched as a `%%nanhunt` cell's is.
+while there is an optimizer, or that an optimizer is about to step, the modules that hold the
+optimizers' parameters are looked up, and from then on the loop is watched as a `%%nanhunt`
+cell's is.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from nanhunt.core.attached.patches import patch
 from nanhunt.core.attached.uninterrupted import uninterrupted
 from nanhunt.core.guard import bundle as bundles
 from nanhunt.core.guard.watch import Loaders
 from nanhunt.core.hunting.loop import LoopHunt
-from nanhunt.core.program.target import parameters_of
+from nanhunt.core.program.target import innermost, parameters_of
 from nanhunt.core.snapshot.installed import Installed
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.core.snapshot.reachable import Surroundings
@@ -58,6 +60,7 @@ class ScriptRun:
         self._optimizers: list[weakref.ref[Optimizer]] = []
         self._searched: set[int] = set()  # the parameters whose modules were looked for
         self._undo: list[Callable[[], None]] = []
+        self._told_by: dict[int, Callable[[], None]] = {}  # by optimizer: takes its hook off
 
     @property
     def report(self) -> Report | None:
@@ -87,11 +90,14 @@ class ScriptRun:
         with uninterrupted():
             self._patch(Optimizer, "__init__", self._note_optimizer)
             self._patch(nn.Module, "__call__", self._before_call)
+            self._undo.append(register_optimizer_step_pre_hook(self._before_update).remove)
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool:
         with uninterrupted():
             self._stop_scouting()
+            for remove in self._told_by.values():
+                remove()
         if self._hunt is None:
             return False
         try:
@@ -130,14 +136,36 @@ class ScriptRun:
         # Another thread was first, or torch.jit.trace calls its own copy of a model, once.
         if not torch.is_grad_enabled() or not self._undo or is_tracing():
             return
+        self._look_around(lambda wanted: _holds(module, wanted))
+
+    def _before_update(self, optimizer: Optimizer, *_: Any) -> None:
+        # While hooks of a kind are called, none may come or go. An optimizer's own are called
+        # after the global ones.
+        if id(optimizer) not in self._told_by and innermost(optimizer) is optimizer:
+            handle = optimizer.register_step_pre_hook(self._at_update)
+            self._told_by[id(optimizer)] = handle.remove
+
+    def _at_update(self, optimizer: Optimizer, *_: Any) -> None:
+        """Weights may be read without that any module is called, or in a closure of the update."""
+        if self._undo:
+            self._look_around(lambda wanted: wanted != self._searched)
+            if self._hunt is not None:
+                self._hunt.joined(optimizer)
+
+    def _look_around(self, uses: Callable[[set[int]], bool]) -> None:
+        """Begins to watch if there are models now.
+
+        Args:
+            uses: whether what happens now has to do with these parameters.
+        """
         optimizers = [o for o in (ref() for ref in self._optimizers) if o is not None]
         optimizers = [
             o for o in optimizers if hasattr(o, "param_groups")
         ]  # made, not in the making
         wanted = _wanted(optimizers)
-        # All of memory is searched once, and then only when there is reason to: a script that
-        # optimizes an image calls a network again and again that holds nothing of it.
-        if wanted == self._searched and not _holds(module, wanted):
+        # All of memory is searched only when there is reason to: a script that optimizes an image
+        # calls a network again and again that holds nothing of it.
+        if not wanted or not uses(wanted):
             return
         self._searched = wanted
         models = models_of(optimizers)
@@ -166,6 +194,10 @@ class _ScriptHunt(LoopHunt):
         self.bundle: Path | None = None
         self.trouble = ""
 
+    def joined(self, optimizer: Optimizer) -> None:
+        """An optimizer is about to step, and its hooks are being called already."""
+        self._sentinel.before_update_of(optimizer)
+
     @property
     def has_called(self) -> bool:
         """Whether the model has been called in this step."""
@@ -184,6 +216,9 @@ class _ScriptHunt(LoopHunt):
             self.bundle = bundles.write(self._folder, self._content(finding.reaches))
         except bundles.NOT_WRITTEN as error:
             self.trouble = str(error)
+
+    def _handed_out(self) -> list[Any]:
+        return self._tape.batches()[0]
 
     def _content(self, bad: Iterable[str]) -> dict[str, Any]:
         """The state stands at the start of the step."""

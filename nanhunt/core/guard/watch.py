@@ -110,6 +110,8 @@ class StepBoundaries:
                 register_optimizer_step_post_hook(self._after_update).remove,
             ]
             for root in self._target.roots.values():
+                if isinstance(root, torch.jit.ScriptModule):  # takes none
+                    continue
                 hook = root.register_forward_pre_hook(self._on_forward, with_kwargs=True)
                 self._undo.append(hook.remove)
         return self
@@ -177,6 +179,8 @@ class StepBoundaries:
     # -- the model --------------------------------------------------------------------------------
 
     def _on_forward(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if torch.compiler.is_compiling():  # what is compiled has no hooks: it is not seen
+            return
         if threading.get_ident() != self._thread or current_node() is not None:
             return
         if not module.training and not torch.is_grad_enabled():

@@ -24,13 +24,15 @@ from nanhunt.core.hunting.ledger import Ledger, listed, working_scalers
 from nanhunt.core.hunting.own_failures import noted
 from nanhunt.core.hunting.progress import Progress
 from nanhunt.core.hunting.recorded_calls import RecordedCalls
+from nanhunt.core.learning import LearningLog, never_stepped
 from nanhunt.core.locate.finding import sink_finding
+from nanhunt.core.observe import op_table
 from nanhunt.core.observe.observer import Activity, Observer
 from nanhunt.core.program.target import Target
 from nanhunt.core.snapshot.reachable import Surroundings
 from nanhunt.core.snapshot.snapshot import Snapshot
 from nanhunt.core.snapshot.tape import Tape
-from nanhunt.core.tensors.stats import count_bad
+from nanhunt.core.tensors.stats import count_bad, is_bad, plain_tensors
 from nanhunt.core.watch.present import confirmed, seen_losses
 from nanhunt.core.watch.raised import given_when_raised, held_when_raised
 from nanhunt.core.watch.replay import Replayer
@@ -38,6 +40,9 @@ from nanhunt.core.watch.sentinel import Sentinel
 from nanhunt.core.watch.step_facts import Sink, StepFacts
 from nanhunt.records.report import Finding, Report
 
+_TO_GET_THE_LINE = (
+    "Put the step in a function and hunt that with `%nanhunt model step_fn` to get the line."
+)
 _FAILED = "nanhunt itself failed and stopped watching"
 
 
@@ -93,6 +98,8 @@ class LoopHunt:
         self._caught: StepFacts | None = None
         self._started = 0.0
         self._raised: list[Sink] = []  # what the loop held when it raised
+        self._learning: LearningLog | None = None  # of a loop that has not updated yet
+        self._zeroings = 0  # by optimizers of the model
 
     @property
     def report(self) -> Report:
@@ -116,10 +123,14 @@ class LoopHunt:
                 thrown_away=True,
             )
             self._sentinel.after_update = self._sentinel.after_skip = self._end_of_step
+            self._sentinel.after_backward = self._after_backward
+            self._sentinel.before_zeroing = self._before_zeroing
+            self._sentinel.on_failure = self._own_failure
             self._sentinel.__enter__()
             if self._observer is not None:
                 self._observer.__enter__()
         self._cautiously(self._begin)
+        self._learning = LearningLog(self._target, [], [])
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, _traceback: Any) -> bool:
@@ -147,6 +158,10 @@ class LoopHunt:
         try:
             watching()
         except Exception as error:  # noqa: BLE001  whatever it is, the loop did not raise it
+            self._own_failure(error)
+
+    def _own_failure(self, error: Exception) -> None:
+        if not self._ledger.failed:  # the first is the one that tells
             self._ledger.own_failure(error, _FAILED)
 
     # -- while the loop runs --------------------------------------------------------------------
@@ -160,6 +175,10 @@ class LoopHunt:
     def _before_model(self) -> None:
         """What the loop itself writes into parameters before that is no part of a replay."""
         self._sentinel.quietly(self._snapshot.take_parameters)
+
+    def _before_zeroing(self, owner: Any) -> None:
+        if self._learning is not None and isinstance(owner, Optimizer):
+            self._zeroings += self._target.owns(owner)
 
     def _end_of_step(self, _optimizer: Optimizer) -> None:
         if not self._ledger.failed:
@@ -178,13 +197,20 @@ class LoopHunt:
         else:
             self._ledger.step_seconds.append(seconds)
         self._look(facts)
+        self._learning = None
         if self._caught is not None:
             raise _Caught
         self._ledger.steps_run += 1
         self._progress.show(self._ledger.steps_run, 0, "watching")
-        self._stop_observing()
+        if not self._sentinel.activity.in_backward():  # a mode ends where it has begun
+            self._stop_observing()
         self._snapshot.settle()
         self._begin()
+
+    def _after_backward(self) -> None:
+        """Optimizers that step inside of a backward pass have ended the first step in there."""
+        if self._ledger.steps_run:
+            self._stop_observing()
 
     def _finish(self) -> StepFacts:
         if self._observer is not None:
@@ -240,7 +266,12 @@ class LoopHunt:
             error: the exception that ended the loop, ours or its own.
         """
         if error is None:
-            self._look(self._sentinel.finish())
+            facts = self._sentinel.finish()
+            self._look(facts)
+            if self._learning is not None and self._caught is None:
+                finding = never_stepped(self._learning, self._zeroings, facts.backwards)
+                if finding is not None:
+                    self._ledger.add(finding)
         elif isinstance(error, Exception) and not is_ours(error):
             self._look_at_raised(error)
         if self._caught is not None:
@@ -291,12 +322,40 @@ class LoopHunt:
         finding = investigation.locate("symptom")
         if finding is None and not facts.sinks:
             return None  # the loop's own code made what it looks at, and may have thrown it away
-        if finding is None or (finding.phase == "data" and not self._calls.bad_inputs()):
-            finding = self._outside_model(facts, losses)
+        if finding is not None and finding.phase == "data" and self._calls.bad_inputs():
+            if not any(map(is_bad, plain_tensors(self._handed_out()))):
+                finding = self._of_input(facts, finding)
+        elif finding is None or finding.phase == "data":
+            finding = self._behind_outputs(investigation) or self._outside_model(facts, losses)
         self._ledger.notes.append(
             "replayed from the model's recorded inputs; the loop around it was not run again"
         )
         return finding
+
+    def _handed_out(self) -> list[Any]:
+        """The batches of this step, as far as somebody has seen them."""
+        return []
+
+    def _behind_outputs(self, investigation: Investigation) -> Finding | None:
+        """Where arithmetic of the model's made a -Inf that it returned; a written one is a mask."""
+        if not self._calls.outputs_bad:
+            return None
+        self._calls.exact = True
+        finding = investigation.locate("symptom")
+        if finding is None or finding.phase != "forward" or finding.op is None:
+            return None
+        return None if op_table.packet(finding.op) in op_table.WRITES_CONSTANTS else finding
+
+    def _of_input(self, facts: StepFacts, finding: Finding) -> Finding:
+        """What is known where the model was given something bad that nobody has seen before."""
+        return dataclasses.replace(
+            sink_finding(facts, self._ledger.steps_run - 1),
+            kind=finding.kind,
+            phase="loop",
+            inputs=finding.inputs[:1] if finding.tensor else (),
+            explanation="The model was called with an input that was not finite: the data were so "
+            f"already, or the loop's own code made that of them. {_TO_GET_THE_LINE}",
+        )
 
     def _outside_model(self, facts: StepFacts, losses: list[Sink]) -> Finding:
         seen = sink_finding(facts, self._ledger.steps_run - 1)
@@ -314,8 +373,7 @@ class LoopHunt:
         return dataclasses.replace(
             seen,
             explanation=f"The model's outputs, when it was run again on the same inputs, were "
-            f"finite; {where}: it happened in the loop's own code. Put the step in a function and "
-            "hunt that with `%nanhunt model step_fn` to get the line.",
+            f"finite; {where}: it happened in the loop's own code. {_TO_GET_THE_LINE}",
         )
 
 

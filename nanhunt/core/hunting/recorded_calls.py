@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nanhunt.core.attached.patches import unpatched
+from nanhunt.core.attached.patches import uncompiled, unpatched
 from nanhunt.core.snapshot.random_state import RandomState
 from nanhunt.core.tensors.devices import COMMON_AUTOCAST
 from nanhunt.core.tensors.stats import count_bad, is_bad, plain_tensors
@@ -40,12 +40,13 @@ class RecordedCalls:
     Attributes:
         calls: those of this step, in order.
         outputs_bad: whether an output was not finite when they were run again.
+        exact: whether a -Inf in an output counts as bad too; it may be a mask in the logits.
     """
 
     def __init__(self, before_first: Callable[[], None]) -> None:
         self._before_first = before_first
         self.calls: list[RecordedCall] = []
-        self.outputs_bad = False
+        self.outputs_bad = self.exact = False
         self._handles: list[Any] = []
 
     def attach(self, roots: Iterable[nn.Module]) -> None:
@@ -53,8 +54,8 @@ class RecordedCalls:
         for root in roots:
             if not isinstance(root, torch.jit.ScriptModule):
                 self._handles += [
-                    root.register_forward_pre_hook(self._note_call, with_kwargs=True),
-                    root.register_forward_hook(self._note_output),
+                    root.register_forward_pre_hook(uncompiled(self._note_call), with_kwargs=True),
+                    root.register_forward_hook(uncompiled(self._note_output)),
                 ]
 
     def detach(self) -> None:
@@ -95,7 +96,7 @@ class RecordedCalls:
             for tensor in tensors:
                 nan, posinf, neginf = count_bad(tensor)
                 self.outputs_bad |= bool(nan or posinf or neginf)
-                if nan or posinf:  # -Inf alone may be a mask in the logits
+                if nan or posinf or (neginf and self.exact):
                     bad.append(tensor)
             # Behind a bad output the gradients that came back tell nothing: they were bad for it.
             if pairs and not bad:

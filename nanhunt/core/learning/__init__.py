@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from nanhunt.core.learning import parameters, updates
 from nanhunt.core.learning.log import LearningLog
+from nanhunt.core.learning.updates import never_stepped
 from nanhunt.records.report import Finding
 
-__all__ = ["RULES", "LearningLog", "not_training"]
+__all__ = ["RULES", "LearningLog", "never_stepped", "not_training"]
 
 RULES: tuple[Callable[[LearningLog], Finding | None], ...] = (
     updates.optimizer_never_steps,

@@ -24,6 +24,32 @@ def optimizer_never_steps(log: LearningLog) -> Finding | None:
     return finding(log, "optimizer_never_steps", f"{calls}: {why}.", (f"{passes} ran",))
 
 
+def never_stepped(log: LearningLog, zeroings: int, backwards: int) -> Finding | None:
+    """No update in a whole loop that is not known step by step.
+
+    An attack, or maps of what a model looks at, run backward too: an optimizer that zeroes
+    gradients again and again is there to train.
+
+    Args:
+        log: begun before the loop.
+        zeroings: how often optimizers of the model have zeroed gradients.
+        backwards: number of backward passes.
+    """
+    waiting = any(p.grad is not None for p in log.target.parameters.values())
+    if min(zeroings, backwards) < ENOUGH_CALLS or not waiting:
+        return None
+    if len(log.unchanged()) < len(log.target.parameters):  # updated by hand
+        return None
+    passes = counted(backwards, "backward pass").replace("passs", "passes")
+    return finding(
+        log,
+        "optimizer_never_steps",
+        f"The optimizer zeroed gradients {zeroings:,} times and made 0 updates in {passes}: "
+        "optimizer.step() was never called.",
+        ("every parameter has the bits that it had before the loop",),
+    )
+
+
 def optimizer_seldom_steps(log: LearningLog) -> Finding | None:
     """Updates come irregularly and far more seldom than the shortest distance between two.
 

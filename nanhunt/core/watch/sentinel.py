@@ -98,6 +98,8 @@ class Sentinel:
         self._exact_labels = frozenset(exact_labels)
         self.activity = activity or Activity()
         self.facts = StepFacts()
+        self.on_failure: Callable[[Exception], None] | None = None  # of ours; None: it is raised
+        self.off = False  # nothing is looked at any more
         self.before_update: Callable[[Optimizer], None] | None = None
         self.after_update: Callable[[Optimizer], None] | None = None
         self.after_skip: Callable[[Optimizer], None] | None = None
@@ -105,6 +107,7 @@ class Sentinel:
         self.after_backward: Callable[[], None] | None = None
         self.before_zeroing: Callable[[Any], None] | None = None
         self._undo: list[Callable[[], None]] = []
+        self._running: list[Optimizer] = []  # whose update has begun
         self._scaler_decides = False
         self._in_scaler_step = False
         self._scaled: list[weakref.ref[Tensor]] = []  # losses that a scaler has multiplied
@@ -133,48 +136,74 @@ class Sentinel:
             while self._undo:
                 self._undo.pop()()
 
+    def _look(self, look: Callable[[], object]) -> None:
+        """Looks at something; after a failure of that, nothing is looked at any more."""
+        if not self.off:
+            with ours(self._failed if self.on_failure is not None else None):
+                look()
+
+    def _failed(self, error: Exception) -> None:
+        assert self.on_failure is not None
+        self.on_failure(error)
+        self.off = True
+
     # -- losses -----------------------------------------------------------------------------
 
     def _watched_backward(self, original: Any) -> Any:
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
             # Reentrant checkpointing calls backward on its own outputs: no losses.
-            inner = self.activity.in_backward()
-            self.facts.backwards += not inner
-            if self.before_backward is not None and not inner:
-                self.ignoring(self.before_backward)
-            if not self.facts.scaled and not inner:
-                for tensor in plain_tensors(tensors):
-                    self._see_loss(tensor)
-            self.activity.backward += 1
+            if self.activity.in_backward():
+                return self._counted("backward", original, tensors, *args, **kwargs)
+            self._look(lambda: self._before_backward(tensors))
             try:
-                return original(tensors, *args, **kwargs)
+                return self._counted("backward", original, tensors, *args, **kwargs)
             finally:
-                self.activity.backward -= 1
-                if self.after_backward is not None and not inner:
-                    self.after_backward()
-                if not inner:
-                    self._waiting = True
-                    if self.hidden_gradients:
-                        self._check_before_loss("replaced")
+                self._look(self._after_backward)
 
         return backward
+
+    def _before_backward(self, tensors: Any) -> None:
+        self.facts.backwards += 1
+        if self.before_backward is not None:
+            self.ignoring(self.before_backward)
+        if not self.facts.scaled:
+            for tensor in plain_tensors(tensors):
+                self._see_loss(tensor)
+
+    def _after_backward(self) -> None:
+        if self.after_backward is not None:
+            self.after_backward()
+        self._waiting = True
+        if self.hidden_gradients:
+            self._check_before_loss("replaced")
+
+    def _counted(self, what: str, original: Any, *args: Any, **kwargs: Any) -> Any:
+        """Calls something of torch's, in which the activity is what it says."""
+        setattr(self.activity, what, getattr(self.activity, what) + 1)
+        try:
+            return original(*args, **kwargs)
+        finally:
+            setattr(self.activity, what, getattr(self.activity, what) - 1)
 
     def _watched_scale(self, original: Any) -> Any:
         def scale(scaler: GradScaler, outputs: Any) -> Any:
             # The scaled loss may overflow on purpose: the scale is being probed.
             self._know_scaler(scaler)
             self.facts.scaled = True
-            for tensor in plain_tensors(outputs):
-                if any(known() is tensor for known in self._scaled):
-                    self.facts.scaled_twice = True
-                else:
-                    self._see_loss(tensor)
+            self._look(lambda: self._before_scaling(outputs))
             scaled = original(scaler, outputs)
             living = [known for known in self._scaled if known() is not None]
             self._scaled = [*living, *map(weakref.ref, plain_tensors(scaled))]
             return scaled
 
         return scale
+
+    def _before_scaling(self, outputs: Any) -> None:
+        for tensor in plain_tensors(outputs):
+            if any(known() is tensor for known in self._scaled):
+                self.facts.scaled_twice = True
+            else:
+                self._see_loss(tensor)
 
     def _see_loss(self, loss: Tensor) -> None:
         # A step often returns the very tensor it called backward on, detached.
@@ -191,14 +220,17 @@ class Sentinel:
         def zero_grad(owner: Any, *args: Any, **kwargs: Any) -> Any:
             # The closure of an optimizer, called inside its step, tries places and leaves them.
             if not is_elsewhere(self._thread) and not self.activity.optimizer:
-                if self.before_zeroing is not None:
-                    self.before_zeroing(owner)
-                if self._waiting:
-                    self._waiting = False
-                    self._check_before_loss("thrown away")
+                self._look(lambda: self._before_zeroing(owner))
             return original(owner, *args, **kwargs)
 
         return zero_grad
+
+    def _before_zeroing(self, owner: Any) -> None:
+        if self.before_zeroing is not None:
+            self.before_zeroing(owner)
+        if self._waiting:
+            self._waiting = False
+            self._check_before_loss("thrown away")
 
     def _check_before_loss(self, fate: str) -> None:
         """Looks at gradients that are about to be replaced or thrown away, so exactly.
@@ -230,34 +262,30 @@ class Sentinel:
             inside = takes_loss_scale(optimizer)
             self._scaler_decides = inside
             self._in_scaler_step = True
-            self.activity.optimizer += 1
             try:
-                result = original(scaler, optimizer, *args, **kwargs)
+                result = self._counted("optimizer", original, scaler, optimizer, *args, **kwargs)
             finally:
-                self.activity.optimizer -= 1
                 self._scaler_decides = self._in_scaler_step = False
             if inside and found_inf(scaler, optimizer):
                 del facts.stepped[updates:]
             if len(facts.stepped) == updates:
-                self._know_scaler(scaler)
-                self._waiting = False
-                inner = innermost(optimizer)
-                self.facts.skipped.append((scaler, inner))
-                if self._count_skipped:
-                    self._check_gradients(inner)
-                if self.after_skip is not None:
-                    self.after_skip(inner)
+                self._look(lambda: self._after_skip(scaler, innermost(optimizer)))
             return result
 
         return step
 
+    def _after_skip(self, scaler: GradScaler, optimizer: Optimizer) -> None:
+        self._know_scaler(scaler)
+        self._waiting = False
+        self.facts.skipped.append((scaler, optimizer))
+        if self._count_skipped:
+            self._check_gradients(optimizer)
+        if self.after_skip is not None:
+            self.after_skip(optimizer)
+
     def _watched_unscale(self, original: Any) -> Any:
         def unscale_(scaler: GradScaler, optimizer: Optimizer) -> Any:
-            self.activity.optimizer += 1
-            try:
-                return original(scaler, optimizer)
-            finally:
-                self.activity.optimizer -= 1
+            return self._counted("optimizer", original, scaler, optimizer)
 
         return unscale_
 
@@ -267,10 +295,25 @@ class Sentinel:
 
     # -- updates ----------------------------------------------------------------------------
 
-    @ours
     def _before_update(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
         if is_elsewhere(self._thread) or innermost(optimizer) is not optimizer:
             return
+        self.before_update_of(optimizer)
+
+    def _after_update(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+        if is_elsewhere(self._thread) or not any(o is optimizer for o in self._running):
+            return
+        self._running = [o for o in self._running if o is not optimizer]
+        self.activity.optimizer -= 1
+        self._look(lambda: self._look_at_update(optimizer))
+
+    def before_update_of(self, optimizer: Optimizer) -> None:
+        """An optimizer is about to step; also called by who knows that before the hooks do."""
+        self._look(lambda: self._look_before_update(optimizer))
+        self._running.append(optimizer)
+        self.activity.optimizer += 1
+
+    def _look_before_update(self, optimizer: Optimizer) -> None:
         if not any(known is optimizer for known in self._optimizers):
             self._optimizers.append(optimizer)
         self._waiting = False
@@ -288,13 +331,8 @@ class Sentinel:
             self._check_gradients(optimizer)
         if self.before_update is not None:
             self.before_update(optimizer)
-        self.activity.optimizer += 1
 
-    @ours
-    def _after_update(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
-        if is_elsewhere(self._thread) or innermost(optimizer) is not optimizer:
-            return
-        self.activity.optimizer -= 1
+    def _look_at_update(self, optimizer: Optimizer) -> None:
         number = self._number(optimizer)
         self._check("parameter", f"parameters {number}", self._target.named_parameters(optimizer))
         state = self._target.named_state(optimizer)
