@@ -231,6 +231,6 @@ def an_overflow_beside_a_mask():
     def run(x: Tensor) -> Tensor:
         scores = (x * 1e3).masked_fill(torch.eye(3, 4) > 0, float("-inf"))
         weights = scores.exp()  # culprit
-        return weights / weights.sum()
+        return weights * 1e-30
 
     return in_module(run)
