@@ -33,9 +33,6 @@ WHY: dict[str, str] = {
     "a closure first calls the model inside of optimizer.step, where the script's watch begins": (
         "closure_sgd/run closure_sgd/run/fault lbfgs/run lbfgs/run/fault"
     ),
-    "a parameter written through .data during forward is not undone": (
-        "codebook_parameter/stepped"
-    ),
     "dynamo meets something of ours in the compiled region, and warns": (
         "compiled_aot/guard compiled_function/guard compiled_function/run compiled_function/stepped"
     ),
@@ -44,9 +41,6 @@ WHY: dict[str, str] = {
     ),
     "the nested tensors of the encoder's fast path have no sizes to ask for": (
         "encoder_padding/cell encoder_padding/hunt encoder_padding/stepped"
-    ),
-    "an expanded tensor cannot be written back": (
-        "expanded_buffer/hunt/fault expanded_buffer/preflight expanded_buffer/stepped"
     ),
     "nothing is watched where no module that holds the parameters is called": (
         "float16_by_hand/run float16_by_hand/run/fault forward_bypassed/run "
