@@ -163,7 +163,7 @@ LOOPS = {
         "    model(x * (1 if n < 2 else float('inf'))).sum().backward()\n"
         "    optimizer.step()\n"
         "    n += 1\n",
-        {"step": 2, "phase": "data"},
+        {"step": 2, "phase": "loop", "op": None},
     ),
 }
 
