@@ -29,7 +29,7 @@ WHY: dict[str, str] = {
     "a loop that is watched from outside is not asked whether it learns": (
         "detached_loss/run/fault"
     ),
-    "nothing is watched where no module that holds the parameters is called": (
+    "a bad value that goes straight into a call that raises stands in no variable of a script": (
         "gaussian_process/run/fault"
     ),
     "the optimizer holds copies of the model's parameters, which is refused": (
