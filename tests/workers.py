@@ -11,10 +11,9 @@ import re
 
 from xdist.scheduler import LoadScopeScheduling
 
-# In these files tests share a fixture of the whole file; in the folder, a browser.
+# In these files tests share a fixture of the whole file.
 TOGETHER = re.compile(
-    r"tests/(notebook/browser|notebook/\w+|doctor/test_(command|shards)|test_(project|compare))"
-    r"(?=\.py|/)"
+    r"tests/(notebook/.*|doctor/test_(command|shards)|test_(project|compare))\.py"
 )
 # The panel's tests are divided by the kernel that they run in, the newest of which has the most.
 KERNEL = re.compile(r"\[(\d+\.\d+\.\d+)")
@@ -24,8 +23,8 @@ class Together(LoadScopeScheduling):
     """Hands out what has to stay together, the largest first, and then the single tests."""
 
     def _split_scope(self, nodeid: str) -> str:
-        together = TOGETHER.match(nodeid)
-        if together is None:
+        file = nodeid.partition("::")[0]
+        if not TOGETHER.fullmatch(file):
             return nodeid
         kernel = KERNEL.search(nodeid)
-        return f"kernel {kernel[1]}" if kernel else together[0]
+        return f"{file} {kernel[1]}" if kernel else file

@@ -85,12 +85,11 @@ def serve(
         "JUPYTERLAB_WORKSPACES_DIR": folders["ws"],
         **environment,
     }
-    exposed = ["--LabApp.expose_app_in_browser=True"] if app == "jupyterlab" else []
     log = (own / "log").open("w+")
     server = subprocess.Popen(
         [str(python), "-m", app, "--no-browser", "--allow-root",
          f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=",
-         f"--ServerApp.root_dir={home}", *exposed, *options],
+         f"--ServerApp.root_dir={home}", *options],
         env=variables, stdout=log, stderr=log, cwd=home,
     )  # fmt: skip
     address = f"http://127.0.0.1:{port}"

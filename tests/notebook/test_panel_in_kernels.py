@@ -7,19 +7,27 @@ runs there as well. `make kernels` runs all tests in all of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from tests.notebook.kernels import Kernel, in_kernels
-from tests.notebook.panels import SETUP, Front
+from tests.notebook.panels import SETUP, Front, front
 
 pytest_generate_tests = in_kernels
 
 
 @pytest.fixture(scope="module")
-def page(fronts: Callable[[Kernel], Front], request: pytest.FixtureRequest) -> Front:
-    return fronts(request.param)
+def page(request: pytest.FixtureRequest) -> Iterator[Front]:
+    kernel: Kernel = request.param
+    with front(kernel.python(), kernel.subshell) as made:
+        assert made.value("__import__('ipykernel').__version__") == kernel.version
+        if kernel.mended:
+            made.run("from ipykernel.subshell_manager import SubshellManager")
+            line = "SubshellManager._send_on_shell_channel.__module__"
+            assert made.value(line) == "mended_ipykernel"
+        made.run(SETUP)
+        yield made
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page
 
-from tests.notebook.browser.browsing import change_theme, open_page, run_all_cells, shot
+from tests.notebook.browsing import run_all_cells, shot
 from tests.notebook.servers import ROOT, Server, serve, write_notebook
 
 CELLS = [
@@ -31,21 +31,26 @@ CELLS = [
 
 
 @pytest.fixture(scope="module")
-def plain_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A JupyterLab with a notebook, and without our own extension."""
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A JupyterLab with a notebook for either theme, and without our own extension."""
     home = tmp_path_factory.mktemp("lab")
-    write_notebook(home / "magics.ipynb", CELLS)
+    for theme in ("light", "dark"):
+        write_notebook(home / f"{theme}.ipynb", CELLS)
     alone = ("--LabApp.labextensions_path=[]", "--LabApp.extra_labextensions_path=[]")
     with serve(home, options=alone, PYTHONPATH=str(ROOT)) as server:
         yield server
 
 
 @pytest.mark.browser
-def test_both_magics_show_their_report_under_the_cell_in_both_themes(
-    plain_lab: Server, page: Page, errors: None
-) -> None:
-    open_page(plain_lab, page, "magics.ipynb")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_both_magics_show_their_report_under_the_cell(lab: Server, page: Page, theme: str) -> None:
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    lab.choose_theme(theme)
+    page.goto(f"{lab.address}/lab/tree/{theme}.ipynb?reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=90_000)
+    body = f'body[data-jp-theme-light="{str(theme == "light").lower()}"]'
+    page.wait_for_selector(body, state="attached")
     reports = page.locator(".jp-OutputArea-output section.nanhunt")
     run_all_cells(page, reports.nth(1))
     first, second = reports.nth(0), reports.nth(1)
@@ -53,12 +58,11 @@ def test_both_magics_show_their_report_under_the_cell_in_both_themes(
     assert "line 3" in first.locator("pre").first.inner_text()
     assert "step 4" in second.inner_text()
     assert first.locator("details").count() >= 2
-    for theme in ("light", "dark"):
-        change_theme(page, theme)
-        ink = first.evaluate("node => getComputedStyle(node).color")
-        assert (min(_rgb(ink)) > 180) == (theme == "dark"), f"{ink} cannot be read"
-        first.scroll_into_view_if_needed()
-        shot(page, f"magics-{theme}")
+    ink = first.evaluate("node => getComputedStyle(node).color")
+    assert (min(_rgb(ink)) > 180) == (theme == "dark"), f"{ink} cannot be read"
+    first.scroll_into_view_if_needed()
+    shot(page, f"magics-{theme}")
+    assert errors == []
 
 
 def _rgb(colour: str) -> list[float]:

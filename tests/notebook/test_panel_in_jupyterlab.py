@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.notebook.browser.browsing import (
-    change_theme,
-    open_anew,
-    open_page,
-    run_all_cells,
-    shot,
-)
-from tests.notebook.servers import Server, write_notebook
+from tests.notebook.browsing import run_all_cells, shot
+from tests.notebook.servers import ROOT, Server, serve, write_notebook
 
 pytestmark = pytest.mark.browser
 
@@ -64,6 +60,14 @@ def step_fn():
 PAUSED = "hunt = %nanhunt model step_fn --paused --steps 20"
 
 
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A JupyterLab."""
+    home = tmp_path_factory.mktemp("lab")
+    with serve(home, PYTHONPATH=str(ROOT)) as server:
+        yield server
+
+
 class Panel:
     """What a person sees and does."""
 
@@ -91,10 +95,14 @@ class Panel:
         return self.box.locator(f"svg[role=img][aria-label^='{label}']")
 
 
-def opened(lab: Server, page: Page, magic: str = PAUSED) -> Panel:
-    """Writes and opens the notebook panel.ipynb, runs it all, and waits for the panel."""
-    write_notebook(lab.home / "panel.ipynb", [PROGRAM, magic])
-    open_page(lab, page, "panel.ipynb")
+def opened(lab: Server, page: Page, name: str, theme: str = "light") -> Panel:
+    """Opens a new notebook, runs it all, and waits for the panel."""
+    lab.choose_theme(theme)
+    magic = PAUSED if name == "paused" else "%nanhunt model step_fn --steps 20"
+    write_notebook(lab.home / f"{name}.ipynb", [PROGRAM, magic])
+    page.goto(f"{lab.address}/lab/tree/{name}.ipynb?reset")
+    body = f'body[data-jp-theme-light="{str(theme == "light").lower()}"]'
+    page.wait_for_selector(body, state="attached", timeout=90_000)
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=90_000)
     panel = Panel(page)
     run_all_cells(page, panel.box)
@@ -102,8 +110,17 @@ def opened(lab: Server, page: Page, magic: str = PAUSED) -> Panel:
     return panel
 
 
-def test_every_control_does_what_it_says(lab: Server, page: Page, errors: None) -> None:
-    panel = opened(lab, page)
+@pytest.fixture
+def errors(page: Page) -> Iterator[list[str]]:
+    """Errors of the page, of which there are to be none."""
+    found: list[str] = []
+    page.on("pageerror", lambda error: found.append(str(error)))
+    yield found
+    assert found == []
+
+
+def test_every_control_does_what_it_says(lab: Server, page: Page, errors: Any) -> None:
+    panel = opened(lab, page, "paused")
     panel.says("stands at the start of step 0")
     expect(panel.button("Continue")).to_be_disabled()
     panel.click("Step")
@@ -136,9 +153,9 @@ def test_every_control_does_what_it_says(lab: Server, page: Page, errors: None) 
 
 
 def test_breakpoints_stop_where_they_should_and_go_away(
-    lab: Server, page: Page, errors: None
+    lab: Server, page: Page, errors: Any
 ) -> None:
-    panel = opened(lab, page)
+    panel = opened(lab, page, "paused")
     where, condition = (
         panel.box.get_by_placeholder("name, class"),
         panel.box.get_by_placeholder("nan,"),
@@ -163,9 +180,9 @@ def test_breakpoints_stop_where_they_should_and_go_away(
 
 
 def test_the_list_and_the_pictures_follow_and_the_keyboard_does_it_all(
-    lab: Server, page: Page, errors: None
+    lab: Server, page: Page, errors: Any
 ) -> None:
-    panel = opened(lab, page)
+    panel = opened(lab, page, "paused")
     panel.button("Step").focus()
     page.keyboard.press("Enter")
     panel.says("start of step 1")
@@ -189,8 +206,8 @@ def test_the_list_and_the_pictures_follow_and_the_keyboard_does_it_all(
     expect(options).to_have_count(0)
 
 
-def test_a_running_hunt_is_paused_by_a_click(lab: Server, page: Page, errors: None) -> None:
-    panel = opened(lab, page)
+def test_a_running_hunt_is_paused_by_a_click(lab: Server, page: Page, errors: Any) -> None:
+    panel = opened(lab, page, "paused")
     panel.box.get_by_role("spinbutton", name="steps").fill("100000")
     panel.box.get_by_role("spinbutton", name="steps").press("Tab")
     panel.box.get_by_placeholder("name, class").fill("head")
@@ -203,32 +220,29 @@ def test_a_running_hunt_is_paused_by_a_click(lab: Server, page: Page, errors: No
     panel.says("start of step 4")
 
 
-def test_a_hunt_at_once_leaves_panel_and_report_in_the_cell_in_both_themes(
-    lab: Server, page: Page, errors: None
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_hunt_at_once_leaves_panel_and_report_in_the_cell(
+    lab: Server, page: Page, errors: Any, theme: str
 ) -> None:
     page.set_viewport_size({"width": 1680, "height": 1500})
-    panel = opened(lab, page, "%nanhunt model step_fn --steps 20")
+    panel = opened(lab, page, theme, theme)
     panel.says("Inf is born in step 7: aten.log.default", 60)
     report = page.locator(".nanhunt-Report")
     expect(report).to_have_count(1)
     expect(panel.button("Replay step")).to_be_enabled()
+    ink = panel.status.evaluate("node => getComputedStyle(node).color")
+    channels = [float(part) for part in ink.partition("(")[2].rstrip(")").split(",")[:3]]
+    assert (min(channels) > 180) == (theme == "dark"), f"{ink} cannot be read"
     panel.modules.select_option(index=1)
     expect(panel.picture("activation of stem")).to_be_visible()
     panel.box.evaluate("node => node.scrollIntoView()")
-    for theme in ("light", "dark"):
-        change_theme(page, theme)
-        ink = panel.status.evaluate("node => getComputedStyle(node).color")
-        channels = [float(part) for part in ink.partition("(")[2].rstrip(")").split(",")[:3]]
-        assert (min(channels) > 180) == (theme == "dark"), f"{ink} cannot be read"
-        shot(page, f"panel-{theme}")
+    shot(page, f"panel-{theme}")
     panel.choose("Activation over time")
     panel.click("Into")
     panel.says("Paused in step 7")
     panel.box.evaluate("node => node.scrollIntoView()")
-    for theme in ("dark", "light"):
-        change_theme(page, theme)
-        shot(page, f"panel-paused-{theme}")
+    shot(page, f"panel-paused-{theme}")
     page.keyboard.press("Control+s")
     page.wait_for_timeout(1500)
-    open_anew(lab, page, "panel.ipynb")
+    page.reload()
     expect(page.locator(".nanhunt-Report")).to_contain_text("Inf is born in step 7", timeout=60_000)

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from nanhunt.records.report import Frame, Source
 from tests.notebook import stories
-from tests.notebook.browser.browsing import open_anew, open_page, report_on, unfold
+from tests.notebook.browsing import open_page, report_on, unfold
 from tests.notebook.servers import Server
 
 pytestmark = pytest.mark.browser
@@ -124,7 +124,7 @@ def test_a_notebook_whose_kernel_is_gone_and_that_nobody_trusts_shows_its_report
     expect(page.get_by_title("Notebook not trusted").first).to_be_attached()
     expect(report_on(page)).to_contain_text("Inf is born in step 40")
     expect(page.locator(".nanhunt-mark")).to_have_count(1)
-    open_anew(lab, page, path.name)
+    page.reload()
     expect(report_on(page)).to_contain_text("Inf is born in step 40")
 
 

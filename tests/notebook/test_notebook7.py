@@ -10,7 +10,7 @@ from jupyterlab.commands import get_app_dir
 from playwright.sync_api import Page, expect
 
 from tests.notebook import stories
-from tests.notebook.browser.browsing import report_on, shot
+from tests.notebook.browsing import report_on, shot
 from tests.notebook.servers import Server, serve
 
 pytestmark = pytest.mark.browser

@@ -9,21 +9,12 @@ from readme_example import PROGRAM, README
 from nanhunt.records.preflight import Fact, Preflight
 from nanhunt.records.report import Source
 from tests.notebook import stories
-from tests.notebook.browser.browsing import (
-    open_anew,
-    open_page,
-    report_on,
-    run_all_cells,
-    shot,
-    unfold,
-    wait_for_theme,
-)
+from tests.notebook.browsing import open_page, report_on, run_all_cells, shot, unfold
 from tests.notebook.servers import Server, write_notebook
 
 pytestmark = pytest.mark.browser
 
 VERDICT = "Inf is born in step 40: aten.log.default in decoder.head (forward), cell [2], line 3"
-STORY = "story.ipynb"  # one name, so that one kernel does for all
 TRAIN = "import torch\n\ndef loss_of(model, x):\n    return model(x).sqrt().mean()\n"
 
 
@@ -34,8 +25,8 @@ TRAIN = "import torch\n\ndef loss_of(model, x):\n    return model(x).sqrt().mean
 def test_a_report_in_a_saved_notebook_is_shown(
     lab: Server, page: Page, errors: None, theme: str
 ) -> None:
-    stories.write(lab.home / STORY, stories.report())
-    open_page(lab, page, STORY, theme)
+    stories.write(lab.home / f"{theme}.ipynb", stories.report())
+    open_page(lab, page, f"{theme}.ipynb", theme)
     report = report_on(page)
     expect(report.locator("strong").first).to_have_text(VERDICT)
     for name in ("Evidence", "Remedies", "Last modules", "How the program", "Environment"):
@@ -93,8 +84,8 @@ def test_modules_are_searched_filtered_and_walked_by_keyboard(
 def test_keys_in_the_module_list_are_not_the_notebooks(
     lab: Server, page: Page, errors: None
 ) -> None:
-    stories.write(lab.home / STORY, stories.report())
-    open_page(lab, page, STORY)
+    stories.write(lab.home / "grid.ipynb", stories.report())
+    open_page(lab, page, "grid.ipynb")
     grid = unfold(report_on(page), "Last modules").get_by_role("treegrid", name="Modules")
     grid.focus()
     for key in ("Home", "ArrowDown", "d", "d", "a", "Enter"):
@@ -127,8 +118,8 @@ def at_line(page: Page, line: int) -> Locator:
 
 
 def test_the_link_goes_to_the_cell_and_the_line(lab: Server, page: Page, errors: None) -> None:
-    stories.write(lab.home / STORY, stories.report())
-    open_page(lab, page, STORY)
+    stories.write(lab.home / "link.ipynb", stories.report())
+    open_page(lab, page, "link.ipynb")
     report_on(page).locator(".nanhunt-Report-culprit button").click()
     active = page.locator(".jp-Cell.jp-mod-active")
     expect(active).to_contain_text("def step_fn")
@@ -138,8 +129,8 @@ def test_the_link_goes_to_the_cell_and_the_line(lab: Server, page: Page, errors:
 def test_links_lead_through_a_long_notebook_and_back(lab: Server, page: Page, errors: None) -> None:
     fillers = [f"x{n} = {n}\n\n\n\nprint(x{n})" for n in range(150)]
     cells = ("import torch", stories.STEP, *fillers, "%nanhunt model step_fn")
-    stories.write(lab.home / STORY, stories.report(), *cells)
-    open_page(lab, page, STORY)
+    stories.write(lab.home / "long.ipynb", stories.report(), *cells)
+    open_page(lab, page, "long.ipynb")
     page.get_by_text("1 finding").click()
     page.get_by_role("button", name="hunt in cell [153]").click()
     report = report_on(page)
@@ -180,8 +171,8 @@ def test_a_line_that_is_nowhere_is_said_to_be_nowhere(
 def test_the_culprit_line_is_marked_until_its_cell_is_edited_and_again_after_a_reload(
     lab: Server, page: Page, errors: None
 ) -> None:
-    stories.write(lab.home / STORY, stories.report())
-    open_page(lab, page, STORY)
+    stories.write(lab.home / "mark.ipynb", stories.report())
+    open_page(lab, page, "mark.ipynb")
     mark = page.locator(".jp-Cell .nanhunt-mark")
     expect(mark).to_have_count(1)
     expect(mark).to_contain_text("loss = (model(x) * 0).log().mean()")
@@ -194,7 +185,7 @@ def test_the_culprit_line_is_marked_until_its_cell_is_edited_and_again_after_a_r
     expect(mark).to_have_count(0)
     page.wait_for_timeout(600)  # longer than the pause after which outputs are read again
     expect(mark).to_have_count(0)
-    open_anew(lab, page, STORY)
+    page.reload()
     expect(mark).to_have_count(1)
 
 
@@ -203,8 +194,8 @@ def test_a_line_that_no_longer_reads_like_that_is_not_marked(
 ) -> None:
     mended = stories.STEP.replace("* 0).log()", "* 1).exp()")
     cells = ("import torch", mended, "%nanhunt model step_fn")
-    stories.write(lab.home / STORY, stories.report(), *cells)
-    open_page(lab, page, STORY)
+    stories.write(lab.home / "mended.ipynb", stories.report(), *cells)
+    open_page(lab, page, "mended.ipynb")
     report_on(page)
     page.wait_for_timeout(600)
     expect(page.locator(".nanhunt-mark")).to_have_count(0)
@@ -225,7 +216,7 @@ def test_the_sidebar_lists_findings_and_facts_newest_first(
             Fact("updates", "info", "1 optimizer update in one call of step_fn"),
         ),
     )
-    path = lab.home / STORY
+    path = lab.home / f"sidebar-{theme}.ipynb"
     preflight = "%nanhunt model step_fn --preflight"
     stories.write(path, stories.report(stories.culprit(), warning))
     stories.append(path, preflight, facts)
@@ -262,15 +253,14 @@ def test_the_sidebar_follows_the_notebook_that_is_in_front(
     expect(sidebar).to_contain_text("NaN is born")
     page.get_by_role("tab", name="first.ipynb").click()
     expect(sidebar).to_contain_text("Inf is born")
-    asked = page.locator(".jp-Dialog", has_text="Save your work")
     page.add_locator_handler(
-        asked, lambda dialog: dialog.get_by_role("button", name="Discard").click()
+        page.locator(".jp-Dialog", has_text="Save your work"),
+        lambda dialog: dialog.get_by_role("button", name="Discard").click(),
     )
     for name in ("first.ipynb", "second.ipynb"):
         tab = page.get_by_role("tab", name=name)
         tab.locator(".jp-icon-hover").click()
         expect(tab).to_have_count(0)
-    page.remove_locator_handler(asked)
     expect(sidebar).to_contain_text("Open a notebook")
 
 
@@ -288,8 +278,8 @@ def test_an_open_sidebar_is_open_after_a_reload(lab: Server, page: Page, errors:
 def test_keys_go_from_finding_to_finding(lab: Server, page: Page, errors: None) -> None:
     backward = Source("/tmp/ipykernel_7/1.py", 4, "loss.backward()", "step_fn", cell=2)
     both = stories.report(stories.culprit(), stories.culprit(source=backward, severity="warning"))
-    stories.write(lab.home / STORY, both)
-    open_page(lab, page, STORY)
+    stories.write(lab.home / "keys.ipynb", both)
+    open_page(lab, page, "keys.ipynb")
     report_on(page)
     expect(page.locator(".nanhunt-mark")).to_have_count(2)
     for key, line in (("Alt+F8", 3), ("Alt+F8", 4), ("Alt+F8", 3), ("Alt+Shift+F8", 4)):
@@ -300,8 +290,8 @@ def test_keys_go_from_finding_to_finding(lab: Server, page: Page, errors: None) 
 def test_the_commands_stand_in_the_palette_and_in_the_view_menu(
     lab: Server, page: Page, errors: None
 ) -> None:
-    stories.write(lab.home / STORY, stories.report())
-    open_page(lab, page, STORY)
+    stories.write(lab.home / "menu.ipynb", stories.report())
+    open_page(lab, page, "menu.ipynb")
     report_on(page)
     page.wait_for_selector('[data-status="idle"]')  # a kernel that starts closes menus
     page.get_by_role("menuitem", name="View", exact=True).click()
@@ -328,9 +318,9 @@ def test_a_hunt_in_a_live_notebook_marks_its_line_and_survives_a_restart(
     program = PROGRAM.search(README.read_text(encoding="utf-8"))
     assert program is not None
     hunt = "%nanhunt model step_fn --no-panel"
-    write_notebook(lab.home / "readme.ipynb", (program[1].strip(), "%load_ext nanhunt", hunt))
+    write_notebook(lab.home / "live.ipynb", (program[1].strip(), "%load_ext nanhunt", hunt))
     page.set_viewport_size({"width": 1280, "height": 1900})
-    open_page(lab, page, "readme.ipynb")
+    open_page(lab, page, "live.ipynb")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
     mark = page.locator(".nanhunt-mark")
     run_all_cells(page, mark)
@@ -358,9 +348,8 @@ def test_a_hunt_in_a_live_notebook_marks_its_line_and_survives_a_restart(
     expect(mark).to_have_count(0)
     expect(sidebar).to_contain_text("No report in the outputs")
     lab.choose_theme("dark")
-    page.wait_for_timeout(2_000)  # JupyterLab keeps its layout about a second after a change
-    page.reload()  # the notebook as it was saved
-    wait_for_theme(page, "dark")
+    page.reload()  # as it was saved
+    page.wait_for_selector('body[data-jp-theme-light="false"]', state="attached")
     report_on(page)
     expect(mark).to_have_count(1)
     expect(entries).to_have_text([f"hunt in cell {hunted}"])

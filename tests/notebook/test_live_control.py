@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from jupyterlab.commands import get_app_dir
 from playwright.sync_api import Locator, Page, expect
 
-from tests.notebook.browser.browsing import change_theme, open_page, run_all_cells, shot
-from tests.notebook.browser.conftest import Tab
-from tests.notebook.servers import Server, write_notebook
+from tests.notebook.browsing import open_page, run_all_cells, shot
+from tests.notebook.servers import Server, serve, write_notebook
 
 pytestmark = pytest.mark.browser
 
@@ -31,11 +34,16 @@ PAUSED = "hunt = %nanhunt model step_fn --paused --steps {steps}"
 LONG = 10_000_000
 
 
-@pytest.fixture
-def page(tab: Tab) -> Page:
-    """A page of its own: JupyterLab gives comms to the first connection of a page alone."""
-    tab.close()
-    return tab.page()
+@pytest.fixture(scope="module")
+def lab(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """JupyterLab from the built wheel, with the widgets that the panel is made of."""
+    home = tmp_path_factory.mktemp("live")
+    widgets = Path(sysconfig.get_path("data")) / "share/jupyter/labextensions/@jupyter-widgets"
+    extensions = tmp_path_factory.mktemp("extensions")
+    (extensions / "@jupyter-widgets").symlink_to(widgets)
+    options = [f"--LabApp.extra_labextensions_path={extensions}"]
+    with serve(home, python=installed, options=options, JUPYTERLAB_DIR=get_app_dir()) as server:
+        yield server
 
 
 class Controls:
@@ -76,10 +84,10 @@ class Controls:
         item.click()
 
 
-def started(lab: Server, page: Page, name: str, steps: int = 5) -> Controls:
-    """Opens a new notebook, runs it, and waits for the live hunt in the sidebar."""
+def started(lab: Server, page: Page, name: str, steps: int = 5, theme: str = "light") -> Controls:
+    """Opens a notebook, runs it, and waits for the live hunt in the sidebar."""
     write_notebook(lab.home / f"{name}.ipynb", [PROGRAM, PAUSED.format(steps=steps)])
-    open_page(lab, page, f"{name}.ipynb")
+    open_page(lab, page, f"{name}.ipynb", theme)
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
     run_all_cells(page, page.locator(".nanhunt-panel"))
     controls = Controls(page)
@@ -136,21 +144,20 @@ def test_every_command_of_the_palette_steps_a_live_hunt(
     expect(controls.box).to_be_hidden()
 
 
-def test_a_running_hunt_is_paused_by_key_palette_and_button(
-    lab: Server, page: Page, errors: None
-) -> None:
-    controls = started(lab, page, "pause", LONG)
-    for pause in (
-        lambda: page.keyboard.press("Alt+F6"),
-        lambda: controls.chosen_in_palette("Pause", "pause"),
-        controls.button("Pause").click,
-    ):
-        controls.button("Run").click()
-        controls.says("Running: run")
-        expect(controls.button("Step")).to_have_attribute("aria-disabled", "true")
-        expect(controls.status).to_contain_text("Running: run")
-        pause()
-        controls.says("The training stands at the start of step")
+@pytest.mark.parametrize("pause", ["Alt+F6", "palette", "button"])
+def test_a_running_hunt_is_paused(lab: Server, page: Page, errors: None, pause: str) -> None:
+    controls = started(lab, page, f"pause-{pause}", LONG)
+    controls.button("Run").click()
+    controls.says("Running: run")
+    expect(controls.button("Step")).to_have_attribute("aria-disabled", "true")
+    expect(controls.status).to_contain_text("Running: run")
+    if pause == "palette":
+        controls.chosen_in_palette("Pause", "pause")
+    elif pause == "button":
+        controls.button("Pause").click()
+    else:
+        page.keyboard.press(pause)
+    controls.says("The training stands at the start of step")
 
 
 def test_the_sidebars_buttons_keep_the_focus_and_follow_the_panel(
@@ -262,10 +269,9 @@ def test_a_reloaded_page_and_a_second_tab_find_the_live_hunt(
     expect(other.status).to_contain_text("start of step 2")
 
 
-def test_the_controls_in_both_themes(lab: Server, page: Page, errors: None) -> None:
-    controls = started(lab, page, "themes")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_controls_in_both_themes(lab: Server, page: Page, errors: None, theme: str) -> None:
+    controls = started(lab, page, f"live-{theme}", theme=theme)
     controls.button("Into").click()
     controls.says("before the model (Sequential)")
-    for theme in ("light", "dark"):
-        change_theme(page, theme)
-        shot(page, f"live-control-{theme}")
+    shot(page, f"live-control-{theme}")

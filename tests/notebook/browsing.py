@@ -4,53 +4,23 @@ from __future__ import annotations
 
 import time
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page
 from playwright.sync_api import TimeoutError as NotThereError
 
 from tests.notebook.servers import SHOTS, Server
 
-# Set in a page that the next test may have. One that was reloaded since is not: JupyterLab may
-# still be opening what had been open before.
-SHARED = "window.sharedByTests"
-# What a command returns may be a widget, which cannot be told.
-COMMAND = (
-    "async ([name, options]) => void (await window.jupyterapp.commands.execute(name, options))"
-)
-
 
 def open_page(server: Server, page: Page, path: str, theme: str = "light") -> None:
-    """Opens a file in JupyterLab, in which nothing was open, or no file if `path` is empty."""
-    if not (page.url.startswith(server.address) and page.evaluate(SHARED)):
-        page.goto(f"{server.address}/lab?reset")
-        page.wait_for_function("window.jupyterapp", timeout=60_000)
-        page.evaluate("async () => void (await window.jupyterapp.restored)")
-        page.evaluate(f"{SHARED} = true")
-    change_theme(page, theme)
-    if path:
-        page.evaluate(COMMAND, ["docmanager:open", {"path": path}])
-
-
-def change_theme(page: Page, theme: str) -> None:
-    """Makes the page `"light"` or `"dark"`."""
-    chosen = {"theme": f"JupyterLab {theme.capitalize()}"}
-    page.evaluate(COMMAND, ["apputils:change-theme", chosen])
-    wait_for_theme(page, theme)
-
-
-def open_anew(server: Server, page: Page, path: str) -> None:
-    """Loads JupyterLab anew with a saved file, and nothing else of what was open before."""
-    page.goto(f"{server.address}/lab/tree/{path}?reset")
-
-
-def wait_for_theme(page: Page, theme: str) -> None:
-    """Waits until the page is `"light"` or `"dark"`."""
+    """Opens a file in JupyterLab, or JupyterLab alone when `path` is empty."""
+    server.choose_theme(theme)
+    page.goto(f"{server.address}/lab{'/tree/' if path else ''}{path}?reset")
     body = f'body[data-jp-theme-light="{str(theme == "light").lower()}"]'
     page.wait_for_selector(body, state="attached", timeout=60_000)
 
 
 def report_on(page: Page) -> Locator:
-    """The report that is in front."""
-    report = page.locator(".nanhunt-Report").filter(visible=True).first
+    """The report on the page."""
+    report = page.locator(".nanhunt-Report").first
     report.wait_for(timeout=30_000)
     return report
 
@@ -90,8 +60,6 @@ def run_all_cells(page: Page, wanted: Locator) -> None:
         except NotThereError:
             continue
         if _appears(page, wanted):
-            # After its last cell the notebook takes the focus.
-            expect(page.locator(".jp-InputPrompt", has_text="*")).to_have_count(0)
             return
     raise AssertionError(f"what was wanted did not appear; JupyterLab asked {asked}")
 
