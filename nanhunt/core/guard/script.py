@@ -60,7 +60,8 @@ class ScriptRun:
         self._optimizers: list[weakref.ref[Optimizer]] = []
         self._searched: set[int] = set()  # the parameters whose modules were looked for
         self._undo: list[Callable[[], None]] = []
-        self._told_by: dict[int, Callable[[], None]] = {}  # by optimizer: takes its hook off
+        # Optimizers with a hook of ours, and what takes it off; an address may be a later one's.
+        self._told_by: list[tuple[weakref.ref[Optimizer], Callable[[], None]]] = []
 
     @property
     def report(self) -> Report | None:
@@ -96,7 +97,7 @@ class ScriptRun:
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool:
         with uninterrupted():
             self._stop_scouting()
-            for remove in self._told_by.values():
+            for _, remove in self._told_by:
                 remove()
         if self._hunt is None:
             return False
@@ -141,9 +142,11 @@ class ScriptRun:
     def _before_update(self, optimizer: Optimizer, *_: Any) -> None:
         # While hooks of a kind are called, none may come or go. An optimizer's own are called
         # after the global ones.
-        if id(optimizer) not in self._told_by and innermost(optimizer) is optimizer:
+        told = any(known() is optimizer for known, _ in self._told_by)
+        if not told and innermost(optimizer) is optimizer:
             handle = optimizer.register_step_pre_hook(self._at_update)
-            self._told_by[id(optimizer)] = handle.remove
+            living = [each for each in self._told_by if each[0]() is not None]
+            self._told_by = [*living, (weakref.ref(optimizer), handle.remove)]
 
     def _at_update(self, optimizer: Optimizer, *_: Any) -> None:
         """Weights may be read without that any module is called, or in a closure of the update."""
