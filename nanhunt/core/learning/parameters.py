@@ -24,7 +24,7 @@ def loss_detached(log: LearningLog) -> Finding | None:
     return finding(
         log,
         "loss_detached",
-        f"{counted(sum(log.backwards), 'backward pass').replace('passs', 'passes')} reached none "
+        f"{counted(sum(log.backwards), 'backward pass')} reached none "
         f"of the {len(trainable):,} trainable parameters: the loss is detached from the model.",
         parameters=trainable,
     )

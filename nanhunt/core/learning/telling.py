@@ -50,5 +50,6 @@ def listing(names: Sequence[str]) -> str:
 
 
 def counted(number: int, what: str) -> str:
-    """`1 update`, `3 updates`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+    """`1 update`, `3 updates`, `3 backward passes`."""
+    ending = "" if number == 1 else "es" if what.endswith("s") else "s"
+    return f"{number:,} {what}{ending}"

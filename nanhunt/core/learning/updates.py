@@ -16,7 +16,6 @@ def optimizer_never_steps(log: LearningLog) -> Finding | None:
         return None
     calls = f"The optimizer made 0 updates in {counted(log.steps, 'call')} of step_fn"
     passes = counted(sum(log.backwards), "backward pass")
-    passes = passes.replace("passs", "passes")
     if log.skips:
         why = f"GradScaler skipped all {log.skips:,}: the gradients were never finite at its scale"
     else:
@@ -40,7 +39,7 @@ def never_stepped(log: LearningLog, zeroings: int, backwards: int) -> Finding | 
         return None
     if len(log.unchanged()) < len(log.target.parameters):  # updated by hand
         return None
-    passes = counted(backwards, "backward pass").replace("passs", "passes")
+    passes = counted(backwards, "backward pass")
     return finding(
         log,
         "optimizer_never_steps",
@@ -90,7 +89,7 @@ def forwards_without_backward(log: LearningLog) -> Finding | None:
     zeroed, backwards = log.zeroed_in_vain[-1]
     if log.forwards <= 2 * backwards:
         return None
-    passes = counted(backwards, "backward pass").replace("passs", "passes")
+    passes = counted(backwards, "backward pass")
     return finding(
         log,
         "forwards_without_backward",
